@@ -1,0 +1,176 @@
+"""The values every room shares.
+
+All are frozen. Moments are integer nanoseconds since 1970-01-01 UTC (`*_ns`), sizes are bytes, and paths are
+in the reversible text form of `cleanup_dagster.filesystem.names`, relative to the target's root, so that a value can be
+logged, stored and shown without another thought for what a hostile file name may contain.
+"""
+
+from enum import Enum
+
+from msgspec import Struct
+
+NS_PER_SECOND = 1_000_000_000
+NS_PER_DAY = 86_400 * NS_PER_SECOND
+
+OPERATION_DATA_TYPES = ("pipeline_operations", "completed_operations", "failed_operations")
+
+
+class CleanupType(str, Enum):
+    """Why a run was started. Only `emergency` changes what a run may do: it bypasses the bypassable guardrails."""
+
+    AUTOMATIC = "automatic"
+    MANUAL = "manual"
+    EMERGENCY = "emergency"
+
+
+class Reason(str, Enum):
+    """The rule that decided about one item. Every verdict carries exactly one."""
+
+    EXPIRED = "expired"
+    NOT_EXPIRED = "not_expired"
+    HELD = "held"
+    NO_POLICY = "no_policy"
+    POLICY_DISABLED = "policy_disabled"
+    POLICY_INVALID = "policy_invalid"
+    STILL_ACTIVE = "still_active"
+    RECENTLY_MODIFIED = "recently_modified"
+    KEEP_LAST = "keep_last"
+    PUT_BACK = "put_back"
+    UNREADABLE_CONTENT = "unreadable_content"
+    # What a scan met and will neither follow nor read:
+    SYMLINK = "symlink"
+    NOT_REGULAR = "not_regular"
+    HARD_LINKED = "hard_linked"
+    OTHER_MOUNT = "other_mount"
+    OWN_DIRECTORY = "own_directory"
+    TOO_DEEP = "too_deep"
+    UNREADABLE = "unreadable"
+
+
+class AgeSource(str, Enum):
+    """Where the moment came from that an item's age is measured from."""
+
+    END_TIME = "end_time"
+    START_TIME = "start_time"
+    MTIME = "mtime"
+    CTIME = "ctime"
+
+
+class Policy(Struct, frozen=True):
+    """How long one data type is kept. `keep_last` newest items of each pipeline stay even when expired."""
+
+    data_type: str
+    retention_days: int
+    enabled: bool
+    keep_last: int = 0
+    description: str = ""
+
+
+class PolicyProblem(Struct, frozen=True):
+    """A policy row that cannot be obeyed. Its data type is kept whole, and the run fails saying why."""
+
+    data_type: str
+    message: str
+
+
+class Hold(Struct, frozen=True):
+    """A promise that something stays. `pattern` is a glob over absolute paths in text form; `until_ns` None is for ever."""
+
+    id: int
+    pattern: str
+    reason: str
+    data_type: str | None = None
+    pipeline: str | None = None
+    until_ns: int | None = None
+
+
+class Identity(Struct, frozen=True, array_like=True):
+    """Which file, in which state. No ctime: the quarantine's rename changes it on ext4 (measured)."""
+
+    dev: int
+    ino: int
+    size: int
+    mtime_ns: int
+    uid: int
+    gid: int
+    mode: int
+
+
+class Candidate(Struct, frozen=True, omit_defaults=True):
+    """One thing a scan met. With an `obstacle` it is reported and never touched, whatever the policies say."""
+
+    path: str
+    identity: Identity
+    data_type: str
+    since_ns: int
+    age_from: AgeSource = AgeSource.MTIME
+    status: str | None = None
+    pipeline: str | None = None
+    active: bool = False
+    changed_ns: int = 0
+    obstacle: Reason | None = None
+    note: str = ""
+
+
+class Verdict(Struct, frozen=True, omit_defaults=True):
+    """What is to happen to one candidate and by which rule. A plan is a stream of these."""
+
+    candidate: Candidate
+    delete: bool
+    reason: Reason
+    age_ns: int
+    retention_days: int | None = None
+    detail: str = ""
+
+
+class Receipt(Struct, frozen=True, omit_defaults=True):
+    """Proof of one backup: `backup` is its place below the backup directory, empty when the run skipped backups."""
+
+    number: int
+    path: str
+    identity: Identity
+    data_type: str
+    sha256: str
+    backup: str
+    open_check: str
+    pipeline: str | None = None
+
+
+class State(str, Enum):
+    """How the attempt on one item ended. Only `DELETED` removed anything."""
+
+    DELETED = "deleted"
+    DRIFTED = "drifted"
+    BUSY = "busy"
+    GONE = "gone"
+    HELD = "held"
+    NOT_OWNER = "not_owner"
+    CONFLICT = "conflict"
+    FAILED = "failed"
+
+
+#: States in which the item stays for a good reason that needs nobody's attention: it is simply left for the next run.
+SKIPPED_STATES = frozenset({State.DRIFTED, State.BUSY, State.GONE, State.HELD, State.NOT_OWNER})
+
+
+class Outcome(Struct, frozen=True, omit_defaults=True):
+    """What became of one item, and by which open-file check it was known to be unused."""
+
+    number: int
+    path: str
+    data_type: str
+    state: State
+    size: int
+    detail: str = ""
+    open_check: str = ""
+
+
+class Tally(Struct, frozen=True):
+    """A number of files and their bytes."""
+
+    files: int = 0
+    bytes: int = 0
+
+    def plus(self, files: int, size: int) -> "Tally":
+        """Return the sum of this tally and `files` more files of `size` bytes together."""
+        return Tally(self.files + files, self.bytes + size)
