@@ -1,0 +1,1 @@
+"""Where copies live: the stores, the manifests that prove them, and how long they stay."""

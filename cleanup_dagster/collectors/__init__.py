@@ -1,0 +1,1 @@
+"""One module per kind of garbage, the same verbs each: scan, back up, delete, recover."""

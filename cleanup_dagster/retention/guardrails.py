@@ -86,19 +86,20 @@ def plan_refusals(
         yield Refusal(
             Guardrail.BYTES,
             target,
-            f"{target}: {format_bytes(expired.bytes)} would go, more than max_bytes = {format_bytes(limits.max_bytes)}; {ways}",
+            f"{target}: {format_bytes(expired.bytes)} would go, "
+            f"more than max_bytes = {format_bytes(limits.max_bytes)}; {ways}",
         )
-    if scanned.files >= SMALL and expired.files > limits.max_share * scanned.files:
+    if scanned.files >= SMALL and expired.files / scanned.files > limits.max_share:
         yield Refusal(
             Guardrail.SHARE,
             target,
-            f"{target}: {expired.files:,} of {scanned.files:,} files would go ({expired.files / scanned.files:.0%}), "
-            f"more than max_share = {limits.max_share:.0%}; {ways}",
+            f"{target}: {expired.files:,} of {scanned.files:,} files would go ({expired.files / scanned.files:.1%}), "
+            f"more than max_share = {100 * limits.max_share:g}%; {ways}",
         )
     recent = recent_deletions[:GROWTH_RUNS]
     if len(recent) >= GROWTH_MIN_RUNS and expired.files >= SMALL:
         median = statistics.median(recent)
-        if expired.files > limits.max_growth * median:
+        if not median or expired.files / median > limits.max_growth:
             yield Refusal(
                 Guardrail.GROWTH,
                 target,
@@ -135,20 +136,22 @@ def clock_refusals(
 
 def backup_refusals(target: str, space: BackupSpace, limits: Limits) -> Iterator[Refusal]:
     """Yield the refusals of one target's backup store: too small for the copies, or more volatile than the source."""
-    if space.available is not None and space.needed and space.needed + limits.free_space_reserve > space.available:
+    if space.available is None or not space.needed:
+        return
+    if space.needed + limits.free_space_reserve > space.available:
         yield Refusal(
             Guardrail.FREE_SPACE,
             target,
             f"{target}: the backup needs {format_bytes(space.needed)} and a reserve of "
-            f"{format_bytes(limits.free_space_reserve)}, but {format_bytes(space.available)} are free where backups go; "
-            "free space there, point backup.directory at another disk, or run with type emergency and skip_backup",
+            f"{format_bytes(limits.free_space_reserve)}, but {format_bytes(space.available)} are free where backups "
+            "go; free space there, point backup.directory at another disk, or run with type emergency and skip_backup",
         )
-    if space.needed and space.volatile and not space.source_volatile and not limits.allow_volatile_backup:
+    if space.volatile and not space.source_volatile and not limits.allow_volatile_backup:
         yield Refusal(
             Guardrail.VOLATILE_BACKUP,
             target,
-            f"{target}: the backup directory lies in memory (tmpfs) and the files do not, so a power cut would lose both; "
-            "point backup.directory at a disk, or set limits.allow_volatile_backup",
+            f"{target}: the backup directory lies in memory (tmpfs) and the files do not, so a power cut loses "
+            "both; point backup.directory at a disk, or set limits.allow_volatile_backup",
         )
 
 

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 
 from wcmatch import glob
 
-from cleanup_dagster.retention.models import Hold
+from cleanup_dagster.retention.models import PIPELINE_LENGTH, Hold
 
 _FLAGS = glob.GLOBSTAR | glob.DOTMATCH | glob.CASE | glob.FORCEUNIX
 
@@ -31,7 +31,7 @@ class HoldMatcher:
         for hold, pattern in self._holds:
             if hold.data_type is not None and hold.data_type != data_type:
                 continue
-            if hold.pipeline is not None and hold.pipeline != pipeline:
+            if hold.pipeline is not None and hold.pipeline[:PIPELINE_LENGTH] != pipeline:
                 continue
             if pattern.match(absolute):
                 return hold
@@ -40,7 +40,8 @@ class HoldMatcher:
 
 def _compile(pattern: str) -> re.Pattern[str]:
     literal = pattern.rstrip("/")
-    # A backslash belongs to the text form of a name (\x0a) and a bracket may be part of one: the literal path counts too.
+    # A backslash belongs to the text form of a name (\x0a) and a bracket may be part of one: so the literal path
+    # counts too.
     escaped = literal.replace("\\", "\\\\")
     globs, _ = glob.translate([escaped, f"{escaped}/**"], flags=_FLAGS)
     return re.compile("|".join([re.escape(literal) + r"(?:/.*)?\Z", *globs]), re.DOTALL)

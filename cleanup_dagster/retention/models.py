@@ -12,6 +12,9 @@ from msgspec import Struct
 NS_PER_SECOND = 1_000_000_000
 NS_PER_DAY = 86_400 * NS_PER_SECOND
 
+#: Characters of a pipeline's name that are kept; a name is a label, not a document.
+PIPELINE_LENGTH = 200
+
 OPERATION_DATA_TYPES = ("pipeline_operations", "completed_operations", "failed_operations")
 
 
@@ -74,7 +77,10 @@ class PolicyProblem(Struct, frozen=True):
 
 
 class Hold(Struct, frozen=True):
-    """A promise that something stays. `pattern` is a glob over absolute paths in text form; `until_ns` None is for ever."""
+    """A promise that something stays.
+
+    `pattern` is a glob over absolute paths in text form; `until_ns` None is for ever.
+    """
 
     id: int
     pattern: str

@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from cleanup_dagster.retention.models import AgeSource
+from cleanup_dagster.retention.models import PIPELINE_LENGTH, AgeSource
 from cleanup_dagster.retention.times import EARLIEST_NS, read_moment
 
 COMPLETED_STATUSES = frozenset({"completed", "success", "succeeded", "done"})
@@ -18,7 +18,7 @@ FAILED_STATUSES = frozenset({"failed", "failure", "error", "cancelled", "cancele
 #: Saying one of these is a claim to be alive; a claim counts while the file was modified within ACTIVE_WITHIN.
 ACTIVE_STATUSES = frozenset({"running", "pending", "queued", "started", "starting", "in_progress"})
 
-_PIPELINE_SHOWN = 200  # characters of a pipeline's name that are kept; a name is a label, not a document
+_SHOWN = 40  # characters of a foreign value that a note quotes
 
 
 class OperationFile(Struct, frozen=True):
@@ -61,8 +61,8 @@ def read_operation(content: bytes) -> OperationFile:
         raise ValueError("the content is not UTF-8") from None
     except RecursionError:
         raise ValueError("the JSON is nested too deeply") from None
-    except msgspec.ValidationError:
-        raise ValueError("the JSON is not an object") from None
+    except msgspec.ValidationError as error:  # not an object, or a number too large for any of its fields
+        raise ValueError(f"the JSON is not an operation ({error})") from None
     except (msgspec.DecodeError, ValueError) as error:
         raise ValueError(f"the content is not JSON ({error})") from None
 
@@ -84,7 +84,7 @@ def classify(content: OperationFile, mtime_ns: int, now_ns: int, naive_zone: tzi
 
 def _status(content: OperationFile) -> str | None:
     if isinstance(content.status, str) and content.status.strip():
-        return content.status.strip().casefold()[:_PIPELINE_SHOWN]
+        return content.status.strip().casefold()[:PIPELINE_LENGTH]
     if content.success is True:
         return "success"
     if content.success is False:
@@ -94,7 +94,7 @@ def _status(content: OperationFile) -> str | None:
 
 def _pipeline(content: OperationFile) -> str | None:
     name = content.pipeline_name
-    return name[:_PIPELINE_SHOWN] if isinstance(name, str) and name.strip() else None
+    return name[:PIPELINE_LENGTH] if isinstance(name, str) and name.strip() else None
 
 
 def _since(content: OperationFile, mtime_ns: int, now_ns: int, naive_zone: tzinfo | None) -> tuple[int, AgeSource, str]:
@@ -110,9 +110,11 @@ def _since(content: OperationFile, mtime_ns: int, now_ns: int, naive_zone: tzinf
             problem = "is in the future"
         else:
             return moment_ns, source, ""
-        return (
-            mtime_ns,
-            AgeSource.MTIME,
-            f"{source.value} {str(value)[:40]!r} {problem}, so the modification time counts",
-        )
+        note = f"{source.value} {_shown(value)} {problem}, so the modification time counts"
+        return mtime_ns, AgeSource.MTIME, note
     return mtime_ns, AgeSource.MTIME, ""
+
+
+def _shown(value: object) -> str:
+    """Return a value as a note quotes it; a list or an object by its kind, since its text may be too deep to write."""
+    return repr(str(value)[:_SHOWN]) if isinstance(value, (str, int, float)) else f"(a {type(value).__name__})"

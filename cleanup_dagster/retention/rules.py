@@ -94,8 +94,8 @@ def keep(verdict: Verdict, reason: Reason, detail: str) -> Verdict:
 
 
 _SENTENCES = {
-    Reason.EXPIRED: "{days} days are over: it is {age} old by its {source}",
-    Reason.NOT_EXPIRED: "kept for {days} days; it is {age} old by its {source}",
+    Reason.EXPIRED: "older than {days}: it is {age} by its {source}",
+    Reason.NOT_EXPIRED: "kept for {days}; it is {age} by its {source}",
     Reason.HELD: "held ({detail})",
     Reason.NO_POLICY: "no policy governs {data_type}, and without a policy everything is kept",
     Reason.POLICY_DISABLED: "the policy of {data_type} is disabled",
@@ -119,8 +119,8 @@ def sentence(verdict: Verdict) -> str:
     """Say for people why an item is kept or deleted."""
     candidate = verdict.candidate
     said = _SENTENCES[verdict.reason].format(
-        days=verdict.retention_days,
-        age=format_age(verdict.age_ns),
+        days="1 day" if verdict.retention_days == 1 else f"{verdict.retention_days} days",
+        age=f"{format_age(verdict.age_ns)} old" if verdict.age_ns >= 0 else "dated in the future",
         source=candidate.age_from.value,
         detail=verdict.detail,
         data_type=candidate.data_type,
@@ -130,7 +130,7 @@ def sentence(verdict: Verdict) -> str:
 
 
 def format_age(age_ns: int) -> str:
-    """Return an age as people say it: `3.2 days`, `5 hours`, `in the future`."""
+    """Return an age as people say it: `3.2 days`, `5.0 hours`, `in the future`."""
     if age_ns < 0:
         return "in the future"
     hours = age_ns / (3_600 * NS_PER_SECOND)

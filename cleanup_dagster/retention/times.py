@@ -5,7 +5,7 @@ The rule behind all of it: a time that cannot be trusted must never make a file 
 
 import math
 import re
-from datetime import datetime, timedelta, timezone, tzinfo
+from datetime import date, datetime, time, timedelta, timezone, tzinfo
 
 import msgspec
 
@@ -35,7 +35,8 @@ def read_moment(value: object, naive_zone: tzinfo | None) -> int | None:
     """Return the moment `value` names, or None when it names none.
 
     Understood are ISO 8601 with or without zone and epoch seconds or milliseconds, as numbers or as text. A naive
-    time belongs to `naive_zone`, or to the host's zone when that is None: platforms write their own local time.
+    time belongs to `naive_zone`, or to the host's zone when that is None: platforms write their own local time. A date
+    alone names its last instant, since nothing says that what it dates is older.
     """
     if isinstance(value, bool):
         return None
@@ -48,12 +49,11 @@ def read_moment(value: object, naive_zone: tzinfo | None) -> int | None:
 
 
 def _from_epoch(value: float) -> int | None:
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
     per_second = 1_000 if value >= FIRST_MILLISECONDS else 1
     if isinstance(value, int):
         return value * (NS_PER_SECOND // per_second)
-    return round(value * (1_000_000 // per_second)) * 1_000
+    microseconds = value * (1_000_000 // per_second)
+    return round(microseconds) * 1_000 if math.isfinite(microseconds) else None
 
 
 def _from_iso(text: str, naive_zone: tzinfo | None) -> int | None:
@@ -76,7 +76,11 @@ def _localised(naive: datetime, zone: tzinfo | None) -> int:
 def _parse_iso(text: str) -> datetime | None:
     try:
         return msgspec.convert(text, datetime)  # RFC 3339, on Python 3.10 too, whose fromisoformat knows no "Z"
-    except msgspec.ValidationError:
+    except ValueError:
+        pass
+    try:
+        return datetime.combine(date.fromisoformat(text), time.max)
+    except ValueError:
         pass
     try:
         return datetime.fromisoformat(text)

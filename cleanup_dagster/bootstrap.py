@@ -1,0 +1,43 @@
+"""The composition root: from settings to a service with all its parts."""
+
+import time
+from collections.abc import Generator
+from contextlib import contextmanager
+
+from sqlalchemy import Engine
+
+from cleanup_dagster.database.schema import open_configured, open_embedded
+from cleanup_dagster.installation import Clock, Installation
+from cleanup_dagster.service import CleanupService
+from cleanup_dagster.settings import Settings
+from cleanup_dagster.state import StateDirectory, open_state
+
+
+def open_database(settings: Settings, state: StateDirectory) -> Engine:
+    """Open the database of an installation.
+
+    The embedded one is made and seeded on first use; a configured one is taken as it is or refused.
+
+    Raises:
+        DatabaseUnavailable: it cannot be reached.
+        SchemaMismatch: its tables are absent, older or newer than this version's.
+    """
+    if settings.database_url is None:
+        return open_embedded(state.database_path)
+    return open_configured(settings.database_url.get_secret_value())
+
+
+@contextmanager
+def open_service(settings: Settings, clock: Clock = time.time_ns) -> Generator[CleanupService]:
+    """Open state directory and database, and yield the service over them; locks are let go at the end.
+
+    Raises UnsafeDirectoryError when the state directory is not ours alone, else as `open_database` does.
+    """
+    with open_state(settings.state_dir) as state:
+        engine = open_database(settings, state)
+        installation = Installation(settings, engine, state, clock)
+        try:
+            yield CleanupService(installation)
+        finally:
+            installation.close()
+            engine.dispose()

@@ -1,0 +1,19 @@
+"""What every collector of garbage can do. A collector is handed nothing that changes anything until it backs up."""
+
+from collections.abc import Iterator
+from typing import Protocol
+
+from cleanup_dagster.filesystem.tree import Directories
+from cleanup_dagster.retention.models import Candidate
+
+
+class Collector(Protocol):
+    """Finds one kind of garbage below an open root, and reads back what a backup needs to be compared with."""
+
+    def scan(self, root_fd: int, now_ns: int) -> Iterator[Candidate]:
+        """Yield everything the target's patterns name, as a stream, with the obstacles in the way of deleting it."""
+        ...
+
+    def content_sha256(self, candidate: Candidate, directories: Directories) -> str | None:
+        """Return the sha256 of a candidate's bytes as they are now, or None when they cannot be read."""
+        ...

@@ -1,0 +1,398 @@
+"""The deletion protocol: at every instant the bytes are at the original name, in quarantine, or in a durable copy.
+
+    back_up   open without following -> same identity? -> claimed by nobody? -> copy, hash -> still the same identity?
+              batch: fsync and read back every copy -> receipts fsynced -> copies get their names
+    (intent)  the caller commits the sha256 of the finished receipts to the database; without it nothing below may run
+    delete    same identity? -> rename into the quarantine -> claim it there -> still the same? -> unlink, else put back
+              batch: fsync quarantine and directories -> outcomes fsynced
+
+A batch is the unit of durability: after a crash only the receipts of one batch are in doubt; `recover` settles them.
+"""
+
+import contextlib
+import hashlib
+import itertools
+import os
+from collections import Counter
+from collections.abc import Callable, Generator, Iterable, Iterator
+
+from msgspec import Struct
+
+from cleanup_dagster.backups.files import FileBackups, Staged
+from cleanup_dagster.backups.manifest import ManifestWriter, batches
+from cleanup_dagster.filesystem.busy import BusyError, OpenCheck, claim
+from cleanup_dagster.filesystem.identity import OPEN_FILE, difference
+from cleanup_dagster.filesystem.names import split, to_os
+from cleanup_dagster.filesystem.quarantine import ConflictError, Quarantine
+from cleanup_dagster.filesystem.syscalls import mount_id
+from cleanup_dagster.filesystem.tree import Directories
+from cleanup_dagster.retention.holds import HoldMatcher
+from cleanup_dagster.retention.models import Outcome, Receipt, State, Tally, Verdict
+
+#: Files per batch. Their copies stay open until they are durable, so it must stay well below 1,024 descriptors.
+BATCH = 128
+
+
+class Totals:
+    """What became of the items so far: files and bytes by data type and state, and which open-file checks vouched."""
+
+    def __init__(self) -> None:
+        self.by_state: dict[tuple[str, State], Tally] = {}
+        self.open_checks: Counter[str] = Counter()
+        self.directories_removed = 0
+
+    def add(self, outcome: Outcome) -> None:
+        """Count one outcome."""
+        key = (outcome.data_type, outcome.state)
+        self.by_state[key] = self.by_state.get(key, Tally()).plus(1, outcome.size)
+        if outcome.open_check:
+            self.open_checks[outcome.open_check] += 1
+
+
+Progress = Callable[[int], None]
+#: Asked before each batch of deletions: the holds as they are now. Raises when deleting must not go on.
+CurrentHolds = Callable[[], HoldMatcher]
+
+
+class Copying(Struct, frozen=True):
+    """One file on its way into the store."""
+
+    verdict: Verdict
+    staged: Staged | None
+    open_check: OpenCheck
+
+
+def back_up(
+    verdicts: Iterable[Verdict],
+    directories: Directories,
+    store: FileBackups | None,
+    receipts: ManifestWriter,
+    skipped: ManifestWriter,
+    progress: Progress,
+) -> tuple[dict[str, Tally], Totals]:
+    """Back up what the verdicts delete, and return what was copied, by data type, and what was left out and why.
+
+    Without a `store` (emergency with skip_backup) the receipts say so by an empty place. Raises BackupError when the
+    store cannot be relied on, OSError when a manifest cannot be written: in both cases nothing may be deleted.
+    """
+    copied: dict[str, Tally] = {}
+    totals = Totals()
+    number = itertools.count()
+    for batch in batches((v for v in verdicts if v.delete), BATCH):
+        copying: list[Copying] = []
+        for verdict in batch:
+            result = _copy_one(verdict, directories, store)
+            if isinstance(result, Outcome):
+                skipped.write(result)
+                totals.add(result)
+            else:
+                copying.append(result)
+        for receipt in _commit_batch(copying, store, receipts, number):
+            copied[receipt.data_type] = copied.get(receipt.data_type, Tally()).plus(1, receipt.identity.size)
+        progress(len(batch))
+    return copied, totals
+
+
+def _copy_one(verdict: Verdict, directories: Directories, store: FileBackups | None) -> Copying | Outcome:
+    candidate = verdict.candidate
+    directory, name = split(candidate.path)
+    try:
+        fd = os.open(to_os(name), OPEN_FILE, dir_fd=directories.open(directory))
+    except FileNotFoundError:
+        return _outcome(verdict, State.GONE, "it was gone before it could be backed up")
+    except PermissionError as error:
+        return _outcome(verdict, State.NOT_OWNER, f"it cannot be read: {error.strerror}")
+    except OSError as error:  # ELOOP: a symlink has its name now
+        return _outcome(verdict, State.DRIFTED, f"it cannot be opened: {error.strerror or error}")
+    try:
+        return _copy_open(verdict, fd, directories, store)
+    except BusyError as error:
+        return _outcome(verdict, State.BUSY, str(error))
+    finally:
+        os.close(fd)
+
+
+def _copy_open(verdict: Verdict, fd: int, directories: Directories, store: FileBackups | None) -> Copying | Outcome:
+    identity = verdict.candidate.identity
+    changed = difference(identity, os.fstat(fd))
+    if changed is not None:
+        return _outcome(verdict, State.DRIFTED, changed)
+    if mount_id(fd) != directories.mount:
+        return _outcome(verdict, State.DRIFTED, "something is mounted over it now")
+    open_check = claim(fd)
+    if store is None:
+        return Copying(verdict, None, open_check)
+    staged = store.stage(fd, identity.size)
+    changed = difference(identity, os.fstat(fd))
+    if changed is None and staged.size != identity.size:
+        changed = f"{staged.size} bytes could be read of {identity.size}"
+    if changed is not None:
+        store.discard(staged)
+        return _outcome(verdict, State.DRIFTED, changed)
+    return Copying(verdict, staged, open_check)
+
+
+def _commit_batch(
+    copying: list[Copying], store: FileBackups | None, receipts: ManifestWriter, number: Iterator[int]
+) -> list[Receipt]:
+    staged = [item.staged for item in copying if item.staged is not None]
+    if store is not None:
+        store.make_durable(staged)
+    taken: set[str] = set()
+    written: list[Receipt] = []
+    for item in copying:
+        candidate = item.verdict.candidate
+        place = store.choose_place(candidate.path, taken) if store is not None else ""
+        taken.add(place)
+        receipt = Receipt(
+            next(number),
+            candidate.path,
+            candidate.identity,
+            candidate.data_type,
+            item.staged.sha256 if item.staged is not None else "",
+            place,
+            item.open_check.value,
+            candidate.pipeline,
+        )
+        receipts.write(receipt)
+        written.append(receipt)
+    receipts.sync()  # first the entry, then the name: a name without an entry would never be pruned
+    if store is not None:
+        store.publish(zip(staged, (receipt.backup for receipt in written), strict=True))
+    return written
+
+
+def delete(
+    receipts: Iterable[Receipt],
+    directories: Directories,
+    quarantine: Quarantine,
+    slots: str,
+    current_holds: CurrentHolds,
+    outcomes: ManifestWriter,
+    totals: Totals,
+    progress: Progress,
+    *,
+    remove_empty_directories: bool = False,
+) -> None:
+    """Delete what the committed receipts name, counting into `totals`.
+
+    `slots` prefixes the quarantine's names, so that recovery can tell whose they are. Raises whatever `current_holds`
+    raises, between two batches, and OSError when the disk fails; `totals` then hold what is known to be done.
+    """
+    for batch in batches(receipts, BATCH):
+        holds = current_holds()
+        done: list[Outcome] = []
+        try:
+            for receipt in batch:
+                done.append(_delete_one(receipt, directories, quarantine, slots, holds))  # noqa: PERF401 the list must survive an interrupt
+        finally:
+            touched = {split(outcome.path)[0] for outcome in done if outcome.state is State.DELETED}
+            _settle(done, touched, directories, quarantine, outcomes)
+            for outcome in done:
+                totals.add(outcome)
+        if remove_empty_directories:
+            totals.directories_removed += sum(_remove_if_empty(path, directories) for path in touched)
+        progress(len(batch))
+
+
+def slot_name(slots: str, number: int) -> str:
+    """Return the quarantine's name for one receipt of a run's target."""
+    return f"{slots}.{number}"
+
+
+def _delete_one(
+    receipt: Receipt, directories: Directories, quarantine: Quarantine, slots: str, holds: HoldMatcher
+) -> Outcome:
+    hold = holds.first_match(receipt.path, receipt.data_type, receipt.pipeline)
+    if hold is not None:
+        return _ended(receipt, State.HELD, f"hold {hold.id}: {hold.reason}")
+    directory, name = split(receipt.path)
+    name = to_os(name)
+    slot = slot_name(slots, receipt.number)
+    try:
+        fd = directories.open(directory)
+        changed = difference(receipt.identity, os.stat(name, dir_fd=fd, follow_symlinks=False))
+        if changed is not None:
+            return _ended(receipt, State.DRIFTED, changed)
+        quarantine.take(fd, name, slot)
+    except FileNotFoundError:
+        return _ended(receipt, State.GONE, "it was gone before it could be deleted")
+    except PermissionError as error:
+        return _ended(receipt, State.NOT_OWNER, f"it cannot be moved: {error.strerror}")
+    except OSError as error:
+        return _ended(receipt, State.FAILED, f"it cannot be moved: {error.strerror or error}")
+    return _finish_or_put_back(receipt, fd, name, quarantine, slot)
+
+
+def _finish_or_put_back(
+    receipt: Receipt, directory: int, name: str, quarantine: Quarantine, slot: str, *, compare: bool = False
+) -> Outcome:
+    try:
+        with _claimed(receipt, quarantine, slot, compare=compare) as open_check:
+            quarantine.remove(slot)
+        return _ended(receipt, State.DELETED, "", open_check.value)
+    except BusyError as error:
+        state, problem = State.BUSY, str(error)
+    except _DriftError as error:
+        state, problem = State.DRIFTED, str(error)
+    except OSError as error:
+        state, problem = State.FAILED, f"it cannot be removed: {error.strerror or error}"
+    try:
+        quarantine.put_back(slot, directory, name)
+    except ConflictError as conflict:
+        detail = f"{problem}, and its name was taken again: it stays whole in {conflict}; move it by hand"
+        return _ended(receipt, State.CONFLICT, detail)
+    except OSError as error:
+        detail = f"{problem}, and it cannot be put back ({error.strerror}): it stays whole in {quarantine.name}/{slot}"
+        return _ended(receipt, State.FAILED, detail)
+    return _ended(receipt, state, problem)
+
+
+class _DriftError(Exception):
+    """What the quarantine took is not what was judged."""
+
+
+@contextlib.contextmanager
+def _claimed(receipt: Receipt, quarantine: Quarantine, slot: str, *, compare: bool) -> Generator[OpenCheck]:
+    # Nobody else can open the name in here, so what this status says about its kind holds for the open below.
+    changed = difference(receipt.identity, os.stat(slot, dir_fd=quarantine.fd, follow_symlinks=False))
+    if changed is not None:
+        raise _DriftError(changed)
+    fd = os.open(slot, OPEN_FILE, dir_fd=quarantine.fd)
+    try:
+        open_check = claim(fd)
+        # With the claim held and the name private nobody can write any more; what is the same now stays the same.
+        changed = difference(receipt.identity, os.fstat(fd))
+        if changed is None and compare and receipt.sha256 and hash_open(fd) != receipt.sha256:
+            changed = "its bytes are not those of its backup"
+        if changed is not None:
+            raise _DriftError(changed)
+        yield open_check
+    finally:
+        os.close(fd)
+
+
+def hash_open(fd: int) -> str:
+    """Return the sha256 of an open file, from its beginning."""
+    digest = hashlib.sha256()
+    position = 0
+    while block := os.pread(fd, 1 << 20, position):
+        digest.update(block)
+        position += len(block)
+    return digest.hexdigest()
+
+
+def _settle(
+    done: list[Outcome],
+    touched: Iterable[str],
+    directories: Directories,
+    quarantine: Quarantine,
+    outcomes: ManifestWriter,
+) -> None:
+    quarantine.sync()
+    for path in touched:
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):  # the directory itself went meanwhile
+            os.fsync(directories.open(path))
+    for outcome in done:
+        outcomes.write(outcome)
+    outcomes.sync()
+
+
+def _remove_if_empty(path: str, directories: Directories) -> int:
+    removed = 0
+    while path:
+        parent, name = split(path)
+        try:
+            os.rmdir(to_os(name), dir_fd=directories.open(parent))
+        except OSError:  # not empty, or not ours
+            break
+        directories.forget(path)
+        removed += 1
+        path = parent
+    return removed
+
+
+def recover(
+    receipts: Iterable[Receipt],
+    settled: int,
+    directories: Directories,
+    quarantine: Quarantine | None,
+    slots: str,
+    holds: HoldMatcher,
+    recovered: ManifestWriter,
+) -> Totals:
+    """Settle what an interrupted `delete` left in doubt: the batch after its `settled` durable outcomes.
+
+    What is in quarantine, unchanged and equal to its backup, is removed; otherwise it is put back. What is neither
+    there nor at its name any more was deleted by the run, whose outcome did not reach the disk. Idempotent.
+    """
+    totals = Totals()
+    touched: set[str] = set()
+    done: list[Outcome] = []
+    for receipt in itertools.islice(receipts, settled, settled + BATCH):
+        outcome = _recover_one(receipt, directories, quarantine, slots, holds)
+        if outcome is not None:
+            done.append(outcome)
+            touched.add(split(receipt.path)[0])
+    if quarantine is not None:
+        quarantine.sync()
+    for outcome in done:
+        recovered.write(outcome)
+        totals.add(outcome)
+    return totals
+
+
+def _recover_one(
+    receipt: Receipt, directories: Directories, quarantine: Quarantine | None, slots: str, holds: HoldMatcher
+) -> Outcome | None:
+    directory, name = split(receipt.path)
+    name = to_os(name)
+    slot = slot_name(slots, receipt.number)
+    try:
+        fd = directories.open(directory)
+    except OSError:
+        fd = None
+    if quarantine is not None and _exists(quarantine.fd, slot):
+        if fd is None:
+            return _ended(receipt, State.FAILED, f"its directory is gone; it stays whole in {quarantine.name}/{slot}")
+        hold = holds.first_match(receipt.path, receipt.data_type, receipt.pipeline)
+        if hold is not None:
+            return _return_held(receipt, fd, name, quarantine, slot, f"hold {hold.id}: {hold.reason}")
+        return _finish_or_put_back(receipt, fd, name, quarantine, slot, compare=True)
+    if fd is not None and _exists(fd, name):
+        if difference(receipt.identity, os.stat(name, dir_fd=fd, follow_symlinks=False)) is None:
+            return None  # never touched
+        return _ended(receipt, State.DRIFTED, "something else has its name now; its backup is kept")
+    return _ended(receipt, State.DELETED, "by the interrupted run", receipt.open_check)
+
+
+def _return_held(
+    receipt: Receipt, directory: int, name: str, quarantine: Quarantine, slot: str, problem: str
+) -> Outcome:
+    try:
+        quarantine.put_back(slot, directory, name)
+    except (ConflictError, OSError) as error:
+        return _ended(receipt, State.CONFLICT, f"{problem}, but it cannot go back ({error}); move it by hand")
+    return _ended(receipt, State.HELD, problem)
+
+
+def _exists(directory: int, name: str) -> bool:
+    try:
+        os.stat(name, dir_fd=directory, follow_symlinks=False)
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def discard_backups(receipts: Iterable[Receipt], store: FileBackups) -> int:
+    """Remove the copies of a run that never committed its intent, and so deleted nothing. Return how many."""
+    return sum(store.remove(receipt.backup) for receipt in receipts if receipt.backup)
+
+
+def _outcome(verdict: Verdict, state: State, detail: str) -> Outcome:
+    candidate = verdict.candidate
+    return Outcome(-1, candidate.path, candidate.data_type, state, candidate.identity.size, detail)
+
+
+def _ended(receipt: Receipt, state: State, detail: str, open_check: str = "") -> Outcome:
+    return Outcome(receipt.number, receipt.path, receipt.data_type, state, receipt.identity.size, detail, open_check)

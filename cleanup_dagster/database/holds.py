@@ -1,0 +1,92 @@
+"""Holds in the database: what people and restores promised to keep."""
+
+from typing import cast
+
+from sqlalchemy import Connection, column, delete, insert, select, table
+from sqlalchemy.types import NullType
+
+from cleanup_dagster.database.moments import moment_or_none, readable_ns
+from cleanup_dagster.database.tables import cleanup_holds, cleanup_policies
+from cleanup_dagster.retention.defaults import DATA_TYPES
+from cleanup_dagster.retention.models import Hold
+from cleanup_dagster.retention.times import from_ns
+
+# Without types: a hold whose `until` nobody can read must still be loaded.
+_RAW = table(
+    "cleanup_holds",
+    column("id", NullType()),
+    column("pattern", NullType()),
+    column("data_type", NullType()),
+    column("pipeline", NullType()),
+    column("reason", NullType()),
+    column("until", NullType()),
+)
+
+
+class InvalidHold(ValueError):  # noqa: N818 - reads as what it says
+    """A hold that would protect nothing."""
+
+
+def load_holds(conn: Connection) -> list[Hold]:
+    """Return every hold, expired ones too: the matcher knows the time.
+
+    An `until` that cannot be read means for ever, and an empty data type or pipeline means any: in doubt, keep.
+    """
+    return [
+        Hold(
+            id=row.id,
+            pattern=row.pattern,
+            reason=row.reason,
+            data_type=row.data_type or None,
+            pipeline=row.pipeline or None,
+            until_ns=readable_ns(row.until),
+        )
+        for row in conn.execute(select(_RAW).order_by(_RAW.c.id))
+    ]
+
+
+def add_hold(
+    conn: Connection,
+    *,
+    pattern: str,
+    reason: str,
+    placed_by: str,
+    now_ns: int,
+    data_type: str | None = None,
+    pipeline: str | None = None,
+    until_ns: int | None = None,
+) -> int:
+    """Place a hold and return its id. Without `until_ns` it lasts until somebody removes it.
+
+    Raises InvalidHold for one that could never protect anything.
+    """
+    if not pattern.startswith(("/", "**")):
+        raise InvalidHold(f"the pattern {pattern!r} matches no absolute path; begin it with / or **")
+    if until_ns is not None and until_ns <= now_ns:
+        raise InvalidHold(f"the hold would end at {from_ns(until_ns)}, which has passed; name a later moment")
+    if data_type is not None:
+        _require_known(conn, data_type)
+    result = conn.execute(
+        insert(cleanup_holds).values(
+            pattern=pattern,
+            data_type=data_type,
+            pipeline=pipeline,
+            reason=reason,
+            placed_by=placed_by,
+            placed_at=from_ns(now_ns),
+            until=moment_or_none(until_ns),
+        )
+    )
+    (hold_id,) = cast("tuple[int]", result.inserted_primary_key)
+    return hold_id
+
+
+def remove_hold(conn: Connection, hold_id: int) -> bool:
+    """Remove a hold; False when there was none of that id."""
+    return conn.execute(delete(cleanup_holds).where(cleanup_holds.c.id == hold_id)).rowcount == 1
+
+
+def _require_known(conn: Connection, data_type: str) -> None:
+    known = {*DATA_TYPES, *conn.execute(select(cleanup_policies.c.data_type)).scalars()}
+    if data_type not in known:
+        raise InvalidHold(f"there is no data type {data_type!r}; use one of {', '.join(sorted(known))}")

@@ -1,0 +1,23 @@
+"""What Dagster loads."""
+
+import dagster as dg
+
+from cleanup_dagster.orchestration.job import cleanup_job
+from cleanup_dagster.orchestration.resources import CleanupResource, DatabaseResource, FilesystemResource
+from cleanup_dagster.orchestration.schedules import daily_schedule
+from cleanup_dagster.settings import load_settings
+
+_settings = load_settings()
+_cleanup = cleanup_job(_settings)
+_filesystem = FilesystemResource()
+_database = DatabaseResource()
+
+defs = dg.Definitions(
+    jobs=[_cleanup],
+    schedules=[daily_schedule(_cleanup, _settings)],
+    resources={
+        "filesystem": _filesystem,
+        "database": _database,
+        "cleanup": CleanupResource(filesystem=_filesystem, database=_database),
+    },
+)

@@ -1,0 +1,84 @@
+"""Directories that only we can read or write: the backups, the state, the quarantine."""
+
+import os
+import stat
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
+
+from cleanup_dagster.filesystem.identity import OPEN_DIRECTORY
+
+
+class UnsafeDirectoryError(Exception):
+    """A directory that somebody else could read, write or swap; nothing is put there. The message says what to do."""
+
+
+@contextmanager
+def private_directory(path: Path, purpose: str) -> Generator[int]:
+    """Open a directory that is ours, mode 0700, creating it (and its parents) when it does not exist.
+
+    Raises:
+        UnsafeDirectoryError: it, or a directory on the way to it, belongs to or can be changed by somebody else, or it
+            cannot be made.
+    """
+    fd = _open_or_create(path, purpose)
+    try:
+        yield fd
+    finally:
+        os.close(fd)
+
+
+def _open_or_create(path: Path, purpose: str) -> int:
+    _check_ancestors(path, purpose)
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if not os.path.lexists(path):
+            path.mkdir(mode=0o700)
+        fd = os.open(path, OPEN_DIRECTORY)
+    except NotADirectoryError:
+        what = "a symbolic link" if path.is_symlink() else "not a directory"
+        raise UnsafeDirectoryError(f"the {purpose} {path} is {what}; remove it or name another") from None
+    except OSError as error:
+        raise UnsafeDirectoryError(
+            f"the {purpose} {path} cannot be used: {error.strerror}; create it with mode 0700 or name another"
+        ) from None
+    problem = ownership_problem(os.fstat(fd))
+    if problem is not None:
+        os.close(fd)
+        raise UnsafeDirectoryError(f"the {purpose} {path} {problem}")
+    return fd
+
+
+def ownership_problem(status: os.stat_result) -> str | None:
+    """Say why a directory is not private to this process's user, or None."""
+    if status.st_uid != os.geteuid():
+        return f"belongs to uid {status.st_uid}, not to this process (uid {os.geteuid()}); remove it or name another"
+    if stat.S_IMODE(status.st_mode) & 0o077:
+        return f"has mode {stat.S_IMODE(status.st_mode):04o}, open to others; run: chmod 700 on it"
+    return None
+
+
+def _check_ancestors(path: Path, purpose: str) -> None:
+    # Whoever may rename a directory on the way can swap ours for his own, so each must be root's or ours and either
+    # closed to others or sticky (as /tmp is).
+    for ancestor in Path(os.path.realpath(path.parent)).parents:
+        _check_ancestor(ancestor, path, purpose)
+    _check_ancestor(Path(os.path.realpath(path.parent)), path, purpose)
+
+
+def _check_ancestor(ancestor: Path, path: Path, purpose: str) -> None:
+    try:
+        status = ancestor.stat()
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise UnsafeDirectoryError(f"the {purpose} {path} cannot be reached: {error.strerror} at {ancestor}") from None
+    mode = status.st_mode
+    ours = status.st_uid in {0, os.geteuid()}
+    open_to_group = mode & stat.S_IWGRP and status.st_gid not in {0, os.getegid()}
+    swappable = (mode & stat.S_IWOTH or open_to_group) and not mode & stat.S_ISVTX
+    if not ours or swappable:
+        raise UnsafeDirectoryError(
+            f"the {purpose} {path} lies below {ancestor}, which others can change (uid {status.st_uid}, "
+            f"mode {stat.S_IMODE(mode):04o}); name a directory below one that only root or you can change"
+        )

@@ -1,0 +1,52 @@
+"""The two system calls Python has no name for: rename without replacing, and the id of the mount a descriptor is on."""
+
+import ctypes
+import errno
+import os
+import struct
+import sys
+from typing import Any
+
+_AT_EMPTY_PATH = 0x1000
+_STATX_MNT_ID = 0x1000
+_STATX_SIZE = 256
+_STATX_MASK_OFFSET = 0
+_STATX_MNT_ID_OFFSET = 0x90
+_RENAME_NOREPLACE = 1  # Linux renameat2
+_RENAME_EXCL = 4  # macOS renameatx_np
+#: A kernel or filesystem without the flag says one of these; link-then-unlink does the same without replacing.
+_UNSUPPORTED = frozenset({errno.ENOSYS, errno.EINVAL, errno.ENOTSUP})
+
+_libc = ctypes.CDLL(None, use_errno=True)
+_statx: Any = getattr(_libc, "statx", None)
+_rename: Any = getattr(_libc, "renameatx_np" if sys.platform == "darwin" else "renameat2", None)
+_RENAME_FLAG = _RENAME_EXCL if sys.platform == "darwin" else _RENAME_NOREPLACE
+
+
+def mount_id(fd: int) -> int:
+    """Return an id of the mount `fd` lies on, comparable with others of this process only.
+
+    A bind mount of the same filesystem has the same `st_dev` (verified), so the device alone does not tell mounts
+    apart. Where the kernel does not say (before Linux 5.8, macOS) the device has to do.
+    """
+    if _statx is not None:
+        buffer = ctypes.create_string_buffer(_STATX_SIZE)
+        if _statx(fd, b"", _AT_EMPTY_PATH, _STATX_MNT_ID, buffer) == 0:
+            (mask,) = struct.unpack_from("=I", buffer, _STATX_MASK_OFFSET)
+            if mask & _STATX_MNT_ID:
+                (found,) = struct.unpack_from("=Q", buffer, _STATX_MNT_ID_OFFSET)
+                return int(found)
+    return os.fstat(fd).st_dev
+
+
+def rename_noreplace(source: str, destination: str, *, source_dir: int, destination_dir: int) -> None:
+    """Rename within open directories. Raises FileExistsError rather than replace anything."""
+    if _rename is not None:
+        names = os.fsencode(source), os.fsencode(destination)
+        if _rename(source_dir, names[0], destination_dir, names[1], _RENAME_FLAG) == 0:
+            return
+        code = ctypes.get_errno()
+        if code not in _UNSUPPORTED:
+            raise OSError(code, os.strerror(code), source, None, destination)
+    os.link(source, destination, src_dir_fd=source_dir, dst_dir_fd=destination_dir, follow_symlinks=False)
+    os.unlink(source, dir_fd=source_dir)

@@ -1,0 +1,138 @@
+"""One installation: its settings, its database and its state directory, and the lock that its live runs hold.
+
+One live run at a time. The lock is flock on a file in the state directory, and an advisory lock of Postgres besides,
+for hosts that share the database: kernel and server release them when their holder dies. The heartbeat in
+`cleanup_runs` only explains who is at work; it never transfers anything.
+"""
+
+import os
+import socket
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+
+from sqlalchemy import Engine
+
+from cleanup_dagster.database import runs
+from cleanup_dagster.database.engine import reading
+from cleanup_dagster.database.errors import DatabaseUnavailable
+from cleanup_dagster.database.installation import installation_id
+from cleanup_dagster.database.locks import AdvisoryLock, advisory_lock
+from cleanup_dagster.handles import Request, Run
+from cleanup_dagster.retention.times import from_ns
+from cleanup_dagster.settings import Settings, Target
+from cleanup_dagster.state import StateDirectory
+
+Clock = Callable[[], int]
+Progress = Callable[[int], None]
+
+
+class RunRefusedError(Exception):
+    """A live run that may not begin or go on; nothing more is touched. The message says what to do."""
+
+
+class RunLockedError(RunRefusedError):
+    """Another live run is at work. Locks are never taken over: a hung run has to be ended by somebody."""
+
+
+class Installation:
+    """What every verb works with. `clock` tells nanoseconds since the epoch."""
+
+    def __init__(
+        self, settings: Settings, database: Engine, state: StateDirectory, clock: Clock = time.time_ns
+    ) -> None:
+        self.settings = settings
+        self.database = database
+        self.state = state
+        self.clock = clock
+        self._held = ExitStack()
+        self._advisory: AdvisoryLock | None = None
+
+    def close(self) -> None:
+        """Let go of the lock of live runs, should this process hold it."""
+        self._held.close()
+        self._advisory = None
+
+    def target(self, name: str) -> Target:
+        """Return the configured target of that name. Raises RunRefusedError when it is configured no longer."""
+        for target in self.settings.targets:
+            if target.name == name:
+                return target
+        raise RunRefusedError(f"target {name!r} is not configured any more; start a new run")
+
+    def stranger(self) -> str:
+        """Say why the database is not the one this state directory belongs to; empty when it is.
+
+        A cron job that lost its environment falls back to the embedded database, whose policies nobody looks after.
+        """
+        with reading(self.database) as conn:
+            theirs = installation_id(conn)
+        ours = self.state.installation_id(theirs)
+        if ours == theirs:
+            return ""
+        return (
+            f"the state directory {self.state.path} belongs to installation {ours[:8]}, the database to {theirs[:8]}; "
+            "set CLEANUP_DATABASE_URL to the database that was used here before, or, when it was replaced on purpose, "
+            f"remove {self.state.path / 'installation_id'}"
+        )
+
+    def reserve(self, request: Request, now_ns: int) -> None:
+        """Write the run's row. Raises RunRefusedError when a run of that id exists."""
+        with self.database.begin() as conn:
+            reserved = runs.reserve_run(
+                conn,
+                run_id=request.run_id,
+                cleanup_type=request.cleanup_type,
+                dry_run=request.dry_run,
+                host=socket.gethostname(),
+                state_id=self.state.id,
+                pid=os.getpid(),
+                executed_by=request.executed_by,
+                now_ns=now_ns,
+            )
+        if not reserved:
+            raise RunRefusedError(f"a run {request.run_id} exists already; start a new one")
+
+    def lock(self) -> None:
+        """Take the lock of live runs and keep it until `close`. Raises RunLockedError when somebody else has it."""
+        if self._advisory is not None:
+            return
+        with ExitStack() as taking:
+            free = taking.enter_context(self.state.lock())
+            advisory = taking.enter_context(advisory_lock(self.database)) if free else None
+            if not advisory:
+                raise RunLockedError(self._who_is_at_work())
+            self._advisory = advisory
+            self._held = taking.pop_all()
+
+    def require_live(self, run: Run) -> None:
+        """Hold the lock for a step that changes something.
+
+        Raises:
+            RunRefusedError: the run is dry, or was ended from outside.
+            DatabaseUnavailable: the lock cannot be vouched for.
+        """
+        if run.request.dry_run:
+            raise RunRefusedError(f"run {run.request.run_id} is a dry run and changes nothing")
+        self.lock()
+        self.sign_of_life(run)
+
+    def sign_of_life(self, run: Run) -> None:
+        """Say that the run lives, and make sure that it may. Raises as `require_live` does."""
+        if self._advisory is None or not self._advisory.still_held():
+            raise DatabaseUnavailable("the database dropped the lock of live runs, so no further deletion is started")
+        with self.database.begin() as conn:
+            if not runs.heartbeat(conn, run.request.run_id, self.clock()):
+                raise RunRefusedError(f"run {run.request.run_id} was ended from outside, so it stops here")
+
+    def _who_is_at_work(self) -> str:
+        with reading(self.database) as conn:
+            at_work = runs.unfinished_live_runs(conn)
+        if not at_work:
+            return "another live run is just beginning; try again when it has ended"
+        run = at_work[-1]
+        return (
+            f"run {run.run_id} is at work: process {run.pid} on {run.host}, "
+            f"started {from_ns(run.started_ns):%Y-%m-%d %H:%M:%S} UTC, "
+            f"last sign of life {from_ns(run.heartbeat_ns):%Y-%m-%d %H:%M:%S} UTC; wait for it, or end that process"
+        )

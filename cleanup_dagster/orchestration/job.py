@@ -1,0 +1,41 @@
+# pyright: reportUnknownMemberType=false - Dagster leaves parts of its own signatures unknown
+"""The job `cleanup`: load policies -> scan -> check -> back up -> delete -> audit -> prune."""
+
+import dagster as dg
+
+from cleanup_dagster.orchestration.config import cleanup_config
+from cleanup_dagster.orchestration.ops import (
+    back_up_files,
+    check_plan,
+    conclude,
+    delete_files,
+    load_policies,
+    prune_backups,
+    scan_files,
+    write_audit,
+)
+from cleanup_dagster.settings import Settings
+
+#: Queues launches behind each other where the instance limits runs by this tag; the lock itself is ours.
+LOCK_TAG = {"cleanup/lock": "live"}
+
+
+def cleanup_job(settings: Settings) -> dg.JobDefinition:
+    """Return the job. In one process by default: a multiprocess run of trivial ops takes many seconds to start."""
+    in_process = settings.executor == "in_process"
+
+    @dg.job(
+        name="cleanup",
+        description="Find what has outlived its retention, back it up, delete it, prove it. Dry unless told otherwise.",
+        config=cleanup_config,
+        executor_def=dg.in_process_executor if in_process else dg.multiprocess_executor,
+        tags=LOCK_TAG,
+    )
+    def cleanup() -> None:
+        run, tasks = load_policies()
+        checked, approved = check_plan(run, tasks.map(scan_files).collect())
+        results = approved.map(back_up_files).map(delete_files).collect()
+        report = write_audit(checked, results)
+        conclude(report, prune_backups(report))
+
+    return cleanup

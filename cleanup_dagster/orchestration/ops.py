@@ -1,0 +1,186 @@
+"""The steps of the job. Each wraps one verb of the service, logs its progress and shows its result in the UI.
+
+Steps pass handles, and a failure travels in them as a value, because a step after one that raised would never run:
+`write_audit` always does, and only the last step makes the run fail.
+"""
+
+import getpass
+import time
+from collections.abc import Callable, Iterator
+
+import dagster as dg
+
+from cleanup_dagster.database.errors import DatabaseUnavailable
+from cleanup_dagster.handles import (
+    BackedUp,
+    CheckedPlan,
+    Deleted,
+    Plan,
+    Pruned,
+    Report,
+    Request,
+    Run,
+    ScanTask,
+    total,
+)
+from cleanup_dagster.orchestration import metadata
+from cleanup_dagster.orchestration.config import CleanupConfig
+from cleanup_dagster.orchestration.resources import CleanupResource
+from cleanup_dagster.retention.guardrails import format_bytes
+from cleanup_dagster.retention.models import CleanupType
+from cleanup_dagster.service import MET
+
+_LOG_EVERY_SECONDS = 5.0
+#: Who asked, when whoever launches the run knows better than the operating system does.
+EXECUTED_BY_TAG = "cleanup/executed_by"
+
+
+@dg.op(out={"run": dg.Out(Run), "tasks": dg.DynamicOut(ScanTask)})
+def load_policies(
+    context: dg.OpExecutionContext, config: CleanupConfig, cleanup: CleanupResource
+) -> Iterator[dg.Output[Run] | dg.DynamicOutput[ScanTask]]:
+    """Read the policies and begin the run; a live one settles first what an interrupted one left."""
+    service = cleanup.service()
+    request = Request(
+        run_id=context.run_id,
+        cleanup_type=CleanupType(config.type),
+        dry_run=config.dry_run,
+        executed_by=_executed_by(context),
+        skip_backup=config.skip_backup,
+    )
+    try:
+        run = service.begin(request)
+    except MET as error:
+        raise dg.Failure(f"{error}. Nothing was judged or deleted.", allow_retries=False) from None
+    for sentence in run.recovered:
+        context.log.info("%s", sentence)
+    for problem in run.problems:
+        context.log.warning("%s", problem)
+    if not run.targets:
+        context.log.warning("no target is configured, so there is nothing to clean; add targets to cleanup.yaml")
+    yield dg.Output(run, "run", metadata=metadata.of_run(run))
+    for name in run.targets:
+        yield dg.DynamicOutput(ScanTask(run, name), mapping_key=name, output_name="tasks")
+
+
+@dg.op
+def scan_files(context: dg.OpExecutionContext, task: ScanTask, cleanup: CleanupResource) -> Plan:
+    """Find everything one target's patterns name and judge it. Changes nothing."""
+    plan = cleanup.service().scan(task.run, task.target, _progress(context, "judged"))
+    context.log.info(
+        "%s: %s files, %s of them to delete (%s)",
+        plan.target,
+        f"{plan.scanned.files:,}",
+        f"{plan.deletable.files:,}",
+        format_bytes(plan.deletable.bytes),
+    )
+    for said in filter(None, (plan.problem, plan.note, *plan.warnings)):
+        context.log.warning("%s", said)
+    context.add_output_metadata(metadata.of_plan(plan))
+    return plan
+
+
+@dg.op(out={"checked": dg.Out(CheckedPlan), "plans": dg.DynamicOut(Plan)})
+def check_plan(
+    context: dg.OpExecutionContext, run: Run, plans: list[Plan], cleanup: CleanupResource
+) -> Iterator[dg.Output[CheckedPlan] | dg.DynamicOutput[Plan]]:
+    """Hold the whole plan against the guardrails. A dry run ends here; so does a live one that is refused."""
+    try:
+        checked = cleanup.service().check(run, plans)
+    except MET as error:
+        raise dg.Failure(f"{error}. Nothing was deleted.", allow_retries=False) from None
+    for refusal in checked.refusals:
+        context.log.error("refused: %s", refusal.message)
+    for refusal in checked.bypassed:
+        context.log.warning("bypassed by type %s: %s", run.request.cleanup_type.value, refusal.message)
+    yield dg.Output(checked, "checked", metadata=metadata.of_check(checked))
+    if checked.may_delete:
+        for plan in checked.plans:
+            yield dg.DynamicOutput(plan, mapping_key=plan.target, output_name="plans")
+
+
+@dg.op
+def back_up_files(context: dg.OpExecutionContext, plan: Plan, cleanup: CleanupResource) -> BackedUp:
+    """Copy what one target's plan deletes, make the copies durable, verify them, and commit the intent."""
+    service = cleanup.service()
+    backed_up = service.back_up(plan, _progress(context, "backed up", plan.deletable.files))
+    if backed_up.problem:
+        context.log.error("%s", backed_up.problem)
+    context.add_output_metadata(metadata.of_backup(backed_up, str(service.backup_directory)))
+    return backed_up
+
+
+@dg.op
+def delete_files(context: dg.OpExecutionContext, backed_up: BackedUp, cleanup: CleanupResource) -> Deleted:
+    """Delete what one target's committed receipts name, each file verified in quarantine."""
+    files = total(backed_up.copied.values()).files
+    deleted = cleanup.service().delete(backed_up, _progress(context, "deleted", files))
+    if deleted.problem:
+        context.log.error("%s", deleted.problem)
+    context.add_output_metadata(metadata.of_deletion(deleted))
+    return deleted
+
+
+@dg.op
+def write_audit(
+    context: dg.OpExecutionContext, checked: CheckedPlan, results: list[Deleted], cleanup: CleanupResource
+) -> Report:
+    """Write the audit rows and the log file, and end the run."""
+    try:
+        report = cleanup.service().audit(checked, results)
+    except DatabaseUnavailable as error:
+        raise dg.Failure(
+            f"the audit could not be written: {error}. What was deleted is backed up and stands in the manifests; "
+            "the next live run writes the audit from them.",
+            allow_retries=False,
+        ) from None
+    context.add_output_metadata(metadata.of_report(report))
+    return report
+
+
+@dg.op
+def prune_backups(context: dg.OpExecutionContext, report: Report, cleanup: CleanupResource) -> Pruned:
+    """Remove backups whose retention is over. A dry run removes none."""
+    pruned = cleanup.service().prune(report.checked.run)
+    for problem in pruned.problems:
+        context.log.error("%s", problem)
+    context.add_output_metadata({"pruned_files": pruned.copies.files, "pruned_bytes": pruned.copies.bytes})
+    return pruned
+
+
+@dg.op
+def conclude(context: dg.OpExecutionContext, report: Report, pruned: Pruned) -> None:
+    """Say how the run ended, and make it fail visibly when something was refused or failed."""
+    problems = [*report.problems, *pruned.problems]
+    if problems:
+        raise dg.Failure("; ".join(problems), metadata=metadata.of_report(report), allow_retries=False)
+    context.log.info("%s", metadata.summary(report))
+
+
+def _executed_by(context: dg.OpExecutionContext) -> str:
+    tags = context.run.tags
+    if EXECUTED_BY_TAG in tags:
+        return tags[EXECUTED_BY_TAG]
+    if "dagster/schedule_name" in tags:
+        return f"schedule {tags['dagster/schedule_name']}"
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a container's user id without a name
+        return "unknown user"
+
+
+def _progress(context: dg.OpExecutionContext, done: str, of: int = 0) -> Callable[[int], None]:
+    """Return a callback that logs every few seconds how far a step is, at what rate."""
+    started = logged = time.monotonic()
+    count = 0
+
+    def report(more: int) -> None:
+        nonlocal count, logged
+        count += more
+        now = time.monotonic()
+        if now - logged >= _LOG_EVERY_SECONDS:
+            logged = now
+            whole = f" of {of:,}" if of else ""
+            context.log.info("%s %s%s files, %s a second", done, f"{count:,}", whole, f"{count / (now - started):,.0f}")
+
+    return report

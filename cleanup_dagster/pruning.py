@@ -1,0 +1,68 @@
+"""What is over and goes at the end of a live run: backups, plans, manifests and logs, each by its own retention."""
+
+import os
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+
+from cleanup_dagster.backups.files import BackupError, open_file_backups
+from cleanup_dagster.backups.manifest import ManifestError, read_manifest
+from cleanup_dagster.backups.pruning import prune_copies
+from cleanup_dagster.database.engine import reading
+from cleanup_dagster.database.run_targets import KeptBackups, mark_pruned, unpruned_backups
+from cleanup_dagster.filesystem.private import UnsafeDirectoryError
+from cleanup_dagster.handles import Pruned
+from cleanup_dagster.installation import Installation
+from cleanup_dagster.retention.models import NS_PER_DAY, NS_PER_SECOND, Receipt, Tally
+from cleanup_dagster.retention.times import from_ns
+
+
+def prune_all(installation: Installation) -> Pruned:
+    """Remove everything whose time is over. One part that fails leaves the others to go on.
+
+    Raises DatabaseUnavailable when it cannot be known what is over.
+    """
+    now_ns = installation.clock()
+    before = from_ns(now_ns) - timedelta(days=installation.settings.backup.retention_days)
+    with reading(installation.database) as conn:
+        over = [b for b in unpruned_backups(conn, before) if b.state_id == installation.state.id]
+    removed, problems = Tally(), list[str]()
+    for backups in over:
+        try:
+            gone = _prune_backups(installation, backups, now_ns)
+            removed = removed.plus(gone.files, gone.bytes)
+        except (BackupError, ManifestError, OSError, UnsafeDirectoryError) as error:
+            problems.append(f"the backups of run {backups.run_id} in {backups.directory} were not pruned: {error}")
+    problems += _prune_files(installation, now_ns)
+    return Pruned(removed, tuple(problems))
+
+
+def _prune_backups(installation: Installation, backups: KeptBackups, now_ns: int) -> Tally:
+    directory = Path(backups.directory)
+    if not directory.is_dir():
+        raise BackupError("the directory is not there; mount it again, or put it back")
+    with open_file_backups(directory, backups.run_id) as store:
+        gone = prune_copies(read_manifest(Path(backups.manifest), Receipt), store, backups.finished_ns)
+    with installation.database.begin() as conn:
+        mark_pruned(conn, backups.run_id, backups.target, now_ns)
+    return gone
+
+
+def _prune_files(installation: Installation, now_ns: int) -> Iterator[str]:
+    settings, state = installation.settings, installation.state
+    manifests_before_ns = now_ns - settings.manifest_retention_days * NS_PER_DAY
+    try:
+        for directory in state.runs_with("plans", now_ns - settings.plan_retention_hours * 3_600 * NS_PER_SECOND):
+            state.remove(directory)
+        for directory in state.runs_with("manifests", manifests_before_ns):
+            state.remove(directory)
+        _prune_logs(settings.backup.directory, manifests_before_ns)
+    except OSError as error:
+        yield f"old plans, manifests or logs were not pruned: {error}"
+
+
+def _prune_logs(directory: Path, before_ns: int) -> None:
+    for log in directory.glob("cleanup_*.log"):
+        status = log.lstat()
+        if status.st_mtime_ns < before_ns and status.st_uid == os.geteuid():
+            log.unlink()

@@ -1,0 +1,185 @@
+"""The verbs that every face shares: begin, scan, check, back up, delete, audit, prune.
+
+Each takes and returns the small handles of `handles.py`, so that an op of Dagster, a command line or a test can drive
+it. What goes wrong inside a step comes back as the handle's `problem`: the audit at the end is always written.
+"""
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+from msgspec import structs
+
+from cleanup_dagster.applying import back_up_target, delete_target, settle_now, withdraw
+from cleanup_dagster.backups.files import BackupError
+from cleanup_dagster.backups.manifest import ManifestError
+from cleanup_dagster.database.engine import reading
+from cleanup_dagster.database.errors import DatabaseUnavailable, SchemaMismatch
+from cleanup_dagster.database.policies import load_policies
+from cleanup_dagster.filesystem.private import UnsafeDirectoryError
+from cleanup_dagster.filesystem.tree import RootError, RootMissingError
+from cleanup_dagster.handles import BackedUp, CheckedPlan, Deleted, Plan, Pruned, Report, Request, Run, merge
+from cleanup_dagster.installation import Installation, Progress, RunRefusedError
+from cleanup_dagster.planning import plan_target, refusals
+from cleanup_dagster.pruning import prune_all
+from cleanup_dagster.recovery import recover_all
+from cleanup_dagster.reporting import conclude
+from cleanup_dagster.retention.guardrails import BYPASSABLE
+from cleanup_dagster.retention.models import CleanupType, PolicyProblem
+
+#: What a step may meet in the world. Anything else is a bug: it ends the same way, with its traceback in the log.
+MET = (
+    BackupError,
+    DatabaseUnavailable,
+    ManifestError,
+    OSError,
+    RootError,
+    RunRefusedError,
+    SchemaMismatch,
+    UnsafeDirectoryError,
+)
+
+_log = logging.getLogger(__name__)
+
+
+def no_progress(_: int) -> None:
+    """Report progress to nobody."""
+
+
+class CleanupService:
+    """The verbs of one installation. Not thread-safe: a run's mutating steps follow one another."""
+
+    def __init__(self, installation: Installation) -> None:
+        self._installation = installation
+
+    @property
+    def backup_directory(self) -> Path:
+        """Where copies go before anything is deleted."""
+        return self._installation.settings.backup.directory
+
+    def begin(self, request: Request) -> Run:
+        """Start a run: read the policies, and for a live one take the lock, settle what died, and reserve its row.
+
+        Raises:
+            DatabaseUnavailable: the policies cannot be read, so nothing may be judged.
+            RunLockedError: another live run is at work.
+            RunRefusedError: the request contradicts itself, the database is not this installation's, or an interrupted
+                run cannot be settled.
+        """
+        if request.skip_backup and request.cleanup_type is not CleanupType.EMERGENCY:
+            raise RunRefusedError(f"skip_backup goes with type emergency only, not {request.cleanup_type.value}")
+        installation = self._installation
+        with reading(installation.database) as conn:
+            policies = load_policies(conn)
+        problems = [f"{p.data_type}: {p.message}" for p in policies.values() if isinstance(p, PolicyProblem)]
+        stranger = installation.stranger()
+        recovered: list[str] = []
+        if request.dry_run:
+            problems += [stranger] if stranger else []
+        else:
+            if stranger:
+                raise RunRefusedError(stranger)
+            installation.lock()
+            recovered = list(recover_all(installation))
+        now_ns = installation.clock()
+        installation.reserve(request, now_ns)
+        names = tuple(target.name for target in installation.settings.targets)
+        return Run(request, now_ns, policies, names, tuple(problems), tuple(recovered))
+
+    def scan(self, run: Run, target_name: str, progress: Progress = no_progress) -> Plan:
+        """Judge everything in one target and write its plan. Changes nothing, whatever the run is."""
+        target = self._installation.target(target_name)
+        blank = Plan(run, target.name, str(target.root), target.data_types, None)
+        try:
+            return plan_target(self._installation, run, target, progress)
+        except RootMissingError as error:
+            if target.optional:
+                return _noted(blank, f"{error}; there is nothing to clean yet")
+            return _failed(blank, f"{error}; create it, or correct the target's root")
+        except MET as error:
+            return _failed(blank, str(error))
+
+    def check(self, run: Run, plans: Sequence[Plan]) -> CheckedPlan:
+        """Hold the whole plan against the guardrails. A dry run meets the same ones, and reports them.
+
+        Raises DatabaseUnavailable.
+        """
+        tripped = list(refusals(self._installation, run, plans))
+        overruled = BYPASSABLE if run.request.cleanup_type is CleanupType.EMERGENCY else frozenset[object]()
+        stopping = tuple(refusal for refusal in tripped if refusal.guardrail not in overruled)
+        bypassed = tuple(refusal for refusal in tripped if refusal.guardrail in overruled)
+        return CheckedPlan(run, tuple(plans), stopping, bypassed)
+
+    def back_up(self, plan: Plan, progress: Progress = no_progress) -> BackedUp:
+        """Back up what one plan deletes and commit the intent. On any problem the copies go again, and nothing else."""
+        if plan.problem or plan.manifest is None or not plan.deletable.files:
+            return BackedUp(plan)
+        try:
+            return back_up_target(self._installation, plan, progress)
+        except MET as error:
+            return self._backup_failed(plan, str(error))
+        except Exception as error:  # noqa: BLE001 a bug must not keep the audit from being written
+            _log.exception("backing up %s failed", plan.target)
+            return self._backup_failed(plan, f"{type(error).__name__}: {error}")
+
+    def _backup_failed(self, plan: Plan, problem: str) -> BackedUp:
+        said = f"{plan.target}: {problem}; nothing of it was deleted"
+        try:
+            withdraw(self._installation, plan)
+        except MET as error:
+            return BackedUp(
+                plan, problem=f"{said}, and its copies stay until the next live run ({error})", unsettled=True
+            )
+        return BackedUp(plan, problem=said)
+
+    def delete(self, backed_up: BackedUp, progress: Progress = no_progress) -> Deleted:
+        """Delete what one target's committed receipts name, item by item."""
+        plan = backed_up.plan
+        if backed_up.problem:
+            return Deleted(plan, problem=backed_up.problem, unsettled=backed_up.unsettled)
+        try:
+            return delete_target(self._installation, backed_up, progress)
+        except MET as error:
+            problem = str(error)
+        except Exception as error:  # noqa: BLE001 as above
+            _log.exception("deleting in %s failed", plan.target)
+            problem = f"{type(error).__name__}: {error}"
+        return self._stopped(backed_up, f"{plan.target}: {problem}; it stopped there")
+
+    def _stopped(self, backed_up: BackedUp, problem: str) -> Deleted:
+        """Account for a deletion that broke off, now if that is possible and else in the next live run."""
+        plan = backed_up.plan
+        try:
+            settled = settle_now(self._installation, plan)
+        except MET as error:
+            said = f"{problem}, and the next live run settles the rest ({error})"
+            return Deleted(plan, backed_up.copied, backed_up.counts, problem=said, unsettled=True)
+        return Deleted(
+            plan,
+            backed_up.copied,
+            merge(backed_up.counts, settled.counts),
+            settled.open_checks,
+            problem=f"{problem}; what was left is untouched and comes up again in the next run",
+        )
+
+    def audit(self, checked: CheckedPlan, results: Sequence[Deleted]) -> Report:
+        """Write the audit and end the run. Raises DatabaseUnavailable; the next live run then writes it."""
+        return conclude(self._installation, checked, results)
+
+    def prune(self, run: Run) -> Pruned:
+        """Remove backups whose time is over, and plans, manifests and logs past theirs. A dry run removes nothing."""
+        if run.request.dry_run:
+            return Pruned()
+        try:
+            self._installation.lock()
+            return prune_all(self._installation)
+        except MET as error:
+            return Pruned(problems=(f"expired backups were not pruned: {error}",))
+
+
+def _noted(plan: Plan, note: str) -> Plan:
+    return structs.replace(plan, note=f"{plan.target}: {note}")
+
+
+def _failed(plan: Plan, problem: str) -> Plan:
+    return structs.replace(plan, problem=f"{plan.target}: {problem}")

@@ -1,0 +1,327 @@
+"""The configuration: `cleanup.yaml` and the environment, checked before anything is touched.
+
+The environment wins over the file, the file over the defaults. Which directories may be cleaned stands here and nowhere
+else: the database, the page and the API change days and switches, never a path. Whatever is doubtful is refused, all of
+it in one `ConfigError`.
+"""
+
+import difflib
+import os
+import re
+import zoneinfo
+from collections.abc import Callable, Mapping
+from datetime import tzinfo
+from itertools import combinations
+from pathlib import Path
+from typing import Any, Literal, TypeAlias, TypeVar, cast
+
+import platformdirs
+from pydantic import BaseModel, Field, SecretStr, ValidationError, ValidationInfo, field_validator
+
+from cleanup_dagster.config_file import ConfigFileError, Key, dotted, read_mapping, shown, wording
+from cleanup_dagster.environment import OVERRIDES, Environment
+from cleanup_dagster.retention.defaults import RETENTION_DAYS_MAX
+from cleanup_dagster.retention.guardrails import Limits
+from cleanup_dagster.roots import blocks_the_way, forbidden_root, forbidden_store, overlap
+from cleanup_dagster.targets import AbsolutePath, LimitKeys, Strict, Target, TargetLimits, whole
+
+#: The zone of times that name none; None is the host's own.
+ZoneChoice: TypeAlias = tzinfo | None
+
+_MONTHS: Mapping[str, int] = {
+    name: month
+    for month, name in enumerate(
+        ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec"), 1
+    )
+}
+_WEEKDAYS: Mapping[str, int] = {name: day for day, name in enumerate(("sun", "mon", "tue", "wed", "thu", "fri", "sat"))}
+_CRON: tuple[tuple[int, int, Mapping[str, int]], ...] = (
+    (0, 59, {}),
+    (0, 23, {}),
+    (1, 31, {}),
+    (1, 12, _MONTHS),
+    (0, 7, _WEEKDAYS),
+)
+
+
+class ConfigError(Exception):
+    """The configuration is refused. The text has one line for each of its `problems`."""
+
+    def __init__(self, problems: list[str]) -> None:
+        super().__init__("\n".join(problems))
+        self.problems = tuple(problems)
+
+    def __reduce__(self) -> tuple[type["ConfigError"], tuple[list[str]]]:
+        return type(self), (list(self.problems),)
+
+
+def _zone(value: str) -> str:
+    try:
+        zoneinfo.ZoneInfo(value)
+    except (KeyError, ValueError, OSError):
+        near = difflib.get_close_matches(value, sorted(zoneinfo.available_timezones()), n=1)
+        right = f"did you mean {near[0]!r}?" if near else "write one such as 'Europe/Berlin' or 'UTC'"
+        raise ValueError(f"{value!r} is not the IANA name of a time zone; {right}") from None
+    return value
+
+
+def _cron_number(text: str, names: Mapping[str, int]) -> int | None:
+    return int(text) if re.fullmatch(r"[0-9]{1,2}", text) else names.get(text.lower())
+
+
+def _is_cron_field(text: str, low: int, high: int, names: Mapping[str, int]) -> bool:
+    for item in text.split(","):
+        span, slash, step = item.partition("/")
+        if slash and not (re.fullmatch(r"[0-9]{1,2}", step) and int(step)):
+            return False
+        if span == "*":
+            continue
+        bounds = [_cron_number(part, names) for part in span.split("-")]
+        numbers = [number for number in bounds if number is not None and low <= number <= high]
+        if len(numbers) != len(bounds) or len(bounds) > 2 or numbers != sorted(numbers):
+            return False
+    return True
+
+
+class Backup(Strict):
+    """Where copies go before anything is deleted, and how long they stay."""
+
+    directory: AbsolutePath = Path("/tmp/cleanup_backups")  # noqa: S108  the platform's place; made 0700 or refused
+    retention_days: int = whole(7, 1, 3650, "a whole number of days")
+
+    @field_validator("directory")
+    @classmethod
+    def _check_directory(cls, value: Path) -> Path:
+        if problem := forbidden_store(value):
+            raise ValueError(f"{str(value)!r} {problem}")
+        return value
+
+
+class Schedule(Strict):
+    """When the daily run starts, and on whose clock."""
+
+    cron: str = Field(default="0 2 * * *", description="a cron expression in text, such as '0 2 * * *'")
+    timezone: str = Field(default="UTC", description="the IANA name of a time zone, such as 'Europe/Berlin'")
+
+    @field_validator("cron")
+    @classmethod
+    def _check_cron(cls, value: str) -> str:
+        fields = value.split()
+        if len(fields) != len(_CRON) or not all(map(_is_cron_field, fields, *zip(*_CRON, strict=True))):
+            right = "write five fields (minute, hour, day, month, weekday), such as '0 2 * * *'"
+            raise ValueError(f"{value!r} is not a cron expression; {right}")
+        return value
+
+    @field_validator("timezone")
+    @classmethod
+    def _check_timezone(cls, value: str) -> str:
+        return _zone(value)
+
+
+class Settings(Strict):
+    """Everything that is configured. Made by `load_settings`, and never changed."""
+
+    state_dir: AbsolutePath = Field(description="an absolute path")
+    backup: Backup = Field(default_factory=Backup, description="a mapping with directory and retention_days")
+    schedule: Schedule = Field(default_factory=Schedule, description="a mapping with cron and timezone")
+    naive_timezone: str | None = Field(
+        default=None, description="the IANA name of a time zone, such as 'Europe/Berlin', or null"
+    )
+    executor: Literal["in_process", "multiprocess"] = Field(
+        default="in_process", description="in_process or multiprocess"
+    )
+    clock_skew_seconds: int = whole(300, 1, 86_400)
+    plan_retention_hours: int = whole(24, 1, 8_760)
+    manifest_retention_days: int = whole(365, 1, RETENTION_DAYS_MAX)
+    limits: TargetLimits = Limits()
+    targets: tuple[Target, ...]
+    database_url: SecretStr | None = None
+    dagster_home: Path | None = None
+    config_file: Path | None = None
+
+    @property
+    def naive_zone(self) -> ZoneChoice:
+        """`naive_timezone` as an object."""
+        return None if self.naive_timezone is None else zoneinfo.ZoneInfo(self.naive_timezone)
+
+    def root_problem(self, target: Target) -> str | None:
+        """Return why `target` may not be cleaned as the file system is now, or None."""
+        return forbidden_root(target.root, self.dagster_home, recursive=target.recursive)
+
+    @field_validator("state_dir")
+    @classmethod
+    def _check_state_dir(cls, value: Path) -> Path:
+        if value == Path("/"):
+            raise ValueError("'/' is the root of the file system; name a directory of your own")
+        return value
+
+    @field_validator("naive_timezone")
+    @classmethod
+    def _check_naive_timezone(cls, value: str | None) -> str | None:
+        return None if value is None else _zone(value)
+
+    @field_validator("manifest_retention_days")
+    @classmethod
+    def _check_manifests(cls, value: int, info: ValidationInfo) -> int:
+        backup = cast("Backup | None", info.data.get("backup"))
+        if backup and value < backup.retention_days:
+            raise ValueError(
+                f"{value} is less than backup.retention_days, {backup.retention_days}; "
+                "a backup cannot be restored without its manifest, so write at least as many"
+            )
+        return value
+
+
+#: Known only from the environment, so that no password lies in a file that many may read.
+_NOT_IN_FILE = frozenset({"database_url", "dagster_home", "config_file"})
+
+_Model = TypeVar("_Model", bound=BaseModel)
+
+
+def load_settings(environ: Mapping[str, str] | None = None, config_file: Path | None = None) -> Settings:
+    """Return the configuration: `environ` (default: this process's), over the file, over the defaults.
+
+    The file is `config_file`, else the one that CLEANUP_CONFIG names; without either, the defaults hold.
+
+    Raises:
+        ConfigError: anything in it is wrong or doubtful; the text names every such thing.
+    """
+    return _Loader(Environment(os.environ if environ is None else environ), config_file).load()
+
+
+class _Loader:
+    """Puts one configuration together, and collects what is wrong with it."""
+
+    def __init__(self, environment: Environment, config_file: Path | None) -> None:
+        self.environment = environment
+        self.problems = environment.problems
+        named = environment.get("CLEANUP_CONFIG")
+        self.file = config_file or (Path(named) if named else None)
+        self.origins: dict[Key, str] = {}
+        self.dagster_home = environment.dagster_home()
+
+    def load(self) -> Settings:
+        content = self._content()
+        for key in sorted(_NOT_IN_FILE & content.keys()):
+            del content[key]
+            self.problems.append(
+                f"{self._label((key,))}: is no key of this file; set it in the environment "
+                "(CLEANUP_DATABASE_URL, DAGSTER_HOME, CLEANUP_CONFIG)"
+            )
+        limits = self._limits(content.pop("limits", {}), ("limits",))
+        targets = (
+            self._targets(content.pop("targets"), limits) if "targets" in content else self._default_targets(limits)
+        )
+        self._override(content)
+        merged = {
+            **content,
+            "limits": Limits(**limits),
+            "targets": tuple(target for _, target in targets),
+            "database_url": self.environment.database_url(),
+            "dagster_home": self.dagster_home,
+            "config_file": self.file,
+        }
+        settings = self._valid(Settings, merged, self._label)
+        self._compare(targets)
+        if settings is not None:
+            self._check_stores(settings)
+        if settings is None or self.problems:
+            raise ConfigError(self.problems)
+        return settings
+
+    def _content(self) -> dict[str, Any]:
+        if self.file is None:
+            return {}
+        try:
+            return dict(read_mapping(self.file))
+        except ConfigFileError as error:
+            problem = f"{self.file}: {error}"
+        raise ConfigError([problem])
+
+    def _label(self, key: Key) -> str:
+        """Return where a value stands: its variable, or the file and the key."""
+        if key in self.origins:
+            return self.origins[key]
+        return f"{self.file.name}: {dotted(key)}" if self.file else dotted(key)
+
+    def _override(self, content: dict[str, Any]) -> None:
+        """Lay the environment's values over the file's."""
+        for variable, key in OVERRIDES.items():
+            value = self.environment.get(variable)
+            if value is None:
+                continue
+            place = content
+            for part in key[:-1]:
+                inner = place.get(part, {})
+                if not isinstance(inner, dict):
+                    break  # the file is wrong there, which is reported
+                place[part] = dict(cast("dict[str, Any]", inner))
+                place = place[part]
+            else:
+                place[key[-1]] = value
+                self.origins[key] = variable
+        if "state_dir" not in content:
+            content["state_dir"] = str(
+                self.dagster_home / "cleanup" if self.dagster_home else platformdirs.user_state_path("cleanup_dagster")
+            )
+
+    def _valid(self, model: type[_Model], content: object, label: Callable[[Key], str]) -> _Model | None:
+        try:
+            return model.model_validate(content, context={"dagster_home": self.dagster_home})
+        except ValidationError as error:
+            self.problems.extend(wording(error, model, content, label, _NOT_IN_FILE))
+            return None
+
+    def _limits(self, content: object, key: Key) -> dict[str, Any]:
+        """Return the limits that `content` sets; those it leaves open come from elsewhere."""
+        checked = self._valid(LimitKeys, content, lambda inner: self._label(key + inner))
+        return {} if checked is None else checked.model_dump(exclude_unset=True)
+
+    def _targets(self, content: object, limits: Mapping[str, Any]) -> list[tuple[str, Target]]:
+        if not isinstance(content, list):
+            self.problems.append(f"{self._label(('targets',))}: {shown(content)} is not a list of targets")
+            return []
+        found: list[tuple[str, Target]] = []
+        for index, item in enumerate(cast("list[object]", content)):
+            key = ("targets", index)
+            if isinstance(item, dict):
+                entry = dict(cast("dict[str, Any]", item))
+                entry["limits"] = self._target_limits(entry, limits, key)
+            else:
+                entry = item
+            target = self._valid(Target, entry, lambda inner, key=key: self._label(key + inner))
+            if target is not None:
+                found.append((self._label(key), target))
+        return found
+
+    def _target_limits(self, entry: dict[str, Any], limits: Mapping[str, Any], key: Key) -> Limits:
+        by_type: dict[str, Any] = {"max_share": 1.0} if entry.get("data_type") == "temp_files" else {}
+        return Limits(**{**by_type, **limits, **self._limits(entry.get("limits", {}), (*key, "limits"))})
+
+    def _default_targets(self, limits: Mapping[str, Any]) -> list[tuple[str, Target]]:
+        found: list[tuple[str, Target]] = []
+        for default in self.environment.default_targets():
+            where = default.variable or f"default target {default.content['name']}"
+            entry = {**default.content, "limits": self._target_limits(default.content, limits, ())}
+            target = self._valid(Target, entry, lambda _, where=where: where)
+            if target is not None:
+                found.append((where, target))
+        return found
+
+    def _compare(self, targets: list[tuple[str, Target]]) -> None:
+        for (_, first), (where, second) in combinations(targets, 2):
+            if first.name == second.name:
+                self.problems.append(f"{where}.name: {second.name!r} names another target already; choose another name")
+            if problem := overlap(second, first):
+                self.problems.append(f"{where}: {problem}")
+
+    def _check_stores(self, settings: Settings) -> None:
+        """Refuse a store of ours that a target lies in: cleaning it would be cleaning the proof."""
+        stores = ((("backup", "directory"), settings.backup.directory), (("state_dir",), settings.state_dir))
+        for key, directory in stores:
+            for target in settings.targets:
+                if blocks_the_way(directory, target.root):
+                    self.problems.append(
+                        f"{self._label(key)}: {str(directory)!r} is the root of target {target.name!r} or leads to it "
+                        f"({target.root}); name a directory of its own"
+                    )

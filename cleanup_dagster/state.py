@@ -1,0 +1,116 @@
+"""The state directory: this installation's identity, lock, plans and manifests, readable by nobody else.
+
+cleanup.db            the embedded database, when none is configured
+installation_id       the database this directory belongs to
+state_id              this directory; recovery belongs to whoever has it, whatever the host is called today
+live.lock             held by the one live run
+plans/<run>/          what runs meant to do (24 hours)
+manifests/<run>/      receipts and outcomes, the proof of every deletion (a year)
+"""
+
+import contextlib
+import os
+import shutil
+import uuid
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from cleanup_dagster.filesystem.locks import host_lock
+from cleanup_dagster.filesystem.private import private_directory
+
+
+class StateDirectory:
+    """An open state directory. Names of targets are slugs and run ids are checked, so both are safe in paths."""
+
+    def __init__(self, path: Path, fd: int) -> None:
+        self.path = path
+        self._fd = fd
+        self.id = self._id_once("state_id", str(uuid.uuid4()))
+
+    @property
+    def database_path(self) -> Path:
+        """Where the embedded database is."""
+        return self.path / "cleanup.db"
+
+    def installation_id(self, of_database: str) -> str:
+        """Return the installation this directory belongs to, adopting `of_database` when it belongs to none yet."""
+        return self._id_once("installation_id", of_database)
+
+    def lock(self) -> contextlib.AbstractContextManager[bool]:
+        """Try for the lock of live runs on this host; the context yields whether it was free."""
+        return host_lock(self._fd)
+
+    def plan(self, run_id: str, target: str) -> Path:
+        """Return where the plan of a run's target goes, in a directory that exists, with nothing there yet."""
+        path = self._directory("plans", run_id) / f"{target}.jsonl.zst"
+        path.unlink(missing_ok=True)  # a step that is retried plans anew
+        return path
+
+    def manifests(self, run_id: str) -> Path:
+        """Return the directory of a run's manifests, which exists."""
+        return self._directory("manifests", run_id)
+
+    def receipts(self, run_id: str, target: str) -> Path:
+        """Return where the receipts of a run's target are."""
+        return self._directory("manifests", run_id) / f"{target}.receipts.jsonl.zst"
+
+    def skipped(self, run_id: str, target: str) -> Path:
+        """Return where the items are that a run's target could not back up."""
+        return self._directory("manifests", run_id) / f"{target}.skipped.jsonl.zst"
+
+    def outcomes(self, run_id: str, target: str) -> Path:
+        """Return where the outcomes of a run's target are, in the order of its receipts."""
+        return self._directory("manifests", run_id) / f"{target}.outcomes.jsonl.zst"
+
+    def next_recovery(self, run_id: str, target: str) -> Path:
+        """Return where the outcomes of the next recovery of a run's target go; earlier ones stay as they are."""
+        directory = self._directory("manifests", run_id)
+        number = sum(1 for _ in directory.glob(f"{target}.recovered-*.jsonl.zst"))
+        return directory / f"{target}.recovered-{number}.jsonl.zst"
+
+    def runs_with(self, kind: str, before_ns: int) -> Iterator[Path]:
+        """Yield the run directories below `plans` or `manifests` that were last changed before a moment."""
+        top = self.path / kind
+        for directory in sorted(top.iterdir()) if top.is_dir() else ():
+            if directory.stat().st_mtime_ns < before_ns:
+                yield directory
+
+    def remove(self, directory: Path) -> None:
+        """Remove one run's plans or manifests. Raises ValueError for a path that is not one."""
+        if directory.parent.parent != self.path or directory.parent.name not in {"plans", "manifests"}:
+            raise ValueError(f"{directory} holds no plans or manifests")
+        shutil.rmtree(directory)
+
+    def _directory(self, kind: str, run_id: str) -> Path:
+        if not run_id or run_id.startswith(".") or "/" in run_id:
+            raise ValueError(f"{run_id!r} is no run id")
+        directory = self.path / kind / run_id
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        return directory
+
+    def _id_once(self, name: str, value: str) -> str:
+        path = self.path / name
+        if path.exists():
+            return path.read_text(encoding="ascii").strip()
+        with contextlib.suppress(FileExistsError):
+            # Written whole under another name first: a reader never sees half an id.
+            temporary = f".{name}.{uuid.uuid4().hex}"
+            fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=self._fd)
+            with os.fdopen(fd, "w", encoding="ascii") as file:
+                file.write(value)
+                file.flush()
+                os.fsync(fd)
+            try:
+                os.link(temporary, name, src_dir_fd=self._fd, dst_dir_fd=self._fd)
+            finally:
+                os.unlink(temporary, dir_fd=self._fd)
+            os.fsync(self._fd)
+        return path.read_text(encoding="ascii").strip()
+
+
+@contextmanager
+def open_state(path: Path) -> Generator[StateDirectory]:
+    """Open the state directory, creating it. Raises UnsafeDirectoryError when it is not ours alone."""
+    with private_directory(path, "state directory") as fd:
+        yield StateDirectory(path, fd)
