@@ -16,6 +16,8 @@ defs = dg.Definitions(
     jobs=[_cleanup],
     schedules=[daily_schedule(_cleanup, _settings)],
     resources={
+        # In one process the small handles need no pickles on the disk; several processes need Dagster's own store.
+        **({"io_manager": dg.mem_io_manager} if _settings.executor == "in_process" else {}),
         "filesystem": _filesystem,
         "database": _database,
         "cleanup": CleanupResource(filesystem=_filesystem, database=_database),

@@ -48,14 +48,16 @@ def _report(checked: CheckedPlan, results: Sequence[Deleted]) -> Report:
     for plan in checked.plans:
         problems += [plan.problem] if plan.problem else []
         problems += plan.warnings
-    problems += [refusal.message for refusal in checked.refusals]
+    refused = not checked.run.request.dry_run and bool(checked.refusals)
+    if refused:  # a dry run is refused nothing: it reports what would stop a live one
+        problems += [refusal.message for refusal in checked.refusals]
     for result in results:
         problems += [result.problem] if result.problem else []
         failed = total(counts.failed for counts in result.counts.values())
         if failed.files:
             problems.append(f"{result.plan.target}: {failed.files:,} files could not be dealt with; the log names them")
     ending = RunStatus.FAILED if problems else RunStatus.DONE
-    status = RunStatus.REFUSED if checked.refusals else ending
+    status = RunStatus.REFUSED if refused else ending
     return Report(checked, status.value, tuple(results), tuple(problems))
 
 

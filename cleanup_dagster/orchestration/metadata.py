@@ -67,7 +67,8 @@ def of_check(checked: CheckedPlan) -> Metadata:
         "refused_by": len(checked.refusals),
         "bypassed": len(checked.bypassed),
     }
-    tripped = [*(("stops the run", r) for r in checked.refusals), *(("bypassed", r) for r in checked.bypassed)]
+    effect = "would stop a live run" if checked.run.request.dry_run else "stops the run"
+    tripped = [*((effect, r) for r in checked.refusals), *(("bypassed", r) for r in checked.bypassed)]
     if tripped:
         shown["guardrails"] = _table(
             {"guardrail": "string", "effect": "string", "message": "string"},
@@ -136,7 +137,8 @@ def summary(report: Report) -> str:
     checked = report.checked
     if checked.run.request.dry_run:
         expired = total(plan.deletable for plan in checked.plans)
-        return f"dry run: a live run would delete {expired.files:,} files ({format_bytes(expired.bytes)})"
+        stopped = f", but {len(checked.refusals)} guardrails would stop it" if checked.refusals else ""
+        return f"dry run: a live run would delete {expired.files:,} files ({format_bytes(expired.bytes)}){stopped}"
     deleted = total(counts.deleted for counts in report.counts.values())
     return f"deleted {deleted.files:,} files ({format_bytes(deleted.bytes)}), each of them backed up or said not to be"
 

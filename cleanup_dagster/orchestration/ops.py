@@ -89,8 +89,9 @@ def check_plan(
         checked = cleanup.service().check(run, plans)
     except MET as error:
         raise dg.Failure(f"{error}. Nothing was deleted.", allow_retries=False) from None
+    verb = "would stop a live run" if run.request.dry_run else "refused"
     for refusal in checked.refusals:
-        context.log.error("refused: %s", refusal.message)
+        context.log.warning("%s: %s", verb, refusal.message)
     for refusal in checked.bypassed:
         context.log.warning("bypassed by type %s: %s", run.request.cleanup_type.value, refusal.message)
     yield dg.Output(checked, "checked", metadata=metadata.of_check(checked))
