@@ -54,7 +54,7 @@ def _text(path: Path) -> str:
     if len(raw) > MAX_BYTES:
         raise ConfigFileError("is longer than 1 MiB; that is no configuration")
     try:
-        return raw.decode("utf-8-sig")
+        return raw.decode("utf-8")
     except UnicodeDecodeError as error:
         line = raw.count(b"\n", 0, error.start) + 1
         raise ConfigFileError(f"line {line}: is not UTF-8; save the file as UTF-8") from None

@@ -4,6 +4,7 @@ import dagster as dg
 
 from cleanup_dagster.orchestration.job import cleanup_job
 from cleanup_dagster.orchestration.resources import CleanupResource, DatabaseResource, FilesystemResource
+from cleanup_dagster.orchestration.restoring import restore_job
 from cleanup_dagster.orchestration.schedules import daily_schedule
 from cleanup_dagster.settings import load_settings
 
@@ -13,7 +14,7 @@ _filesystem = FilesystemResource()
 _database = DatabaseResource()
 
 defs = dg.Definitions(
-    jobs=[_cleanup],
+    jobs=[_cleanup, restore_job],
     schedules=[daily_schedule(_cleanup, _settings)],
     resources={
         # In one process the small handles need no pickles on the disk; several processes need Dagster's own store.

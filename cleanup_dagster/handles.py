@@ -15,6 +15,8 @@ from cleanup_dagster.retention.models import (
     Policy,
     PolicyProblem,
     Reason,
+    Restored,
+    RestoreState,
     State,
     Tally,
     Verdict,
@@ -22,13 +24,17 @@ from cleanup_dagster.retention.models import (
 
 
 class Request(Struct, frozen=True):
-    """What somebody asked for. `run_id` is Dagster's, so that a run has one name everywhere."""
+    """What somebody asked for. `run_id` is Dagster's, so that a run has one name everywhere.
+
+    `plan` is the run id of the dry run whose reviewed plan is to be applied, exactly.
+    """
 
     run_id: str
     cleanup_type: CleanupType
     dry_run: bool
     executed_by: str
     skip_backup: bool = False
+    plan: str = ""
 
 
 class Run(Struct, frozen=True):
@@ -167,6 +173,46 @@ class Report(Struct, frozen=True):
         for result in self.results:
             merged = merge(merged, result.counts)
         return merged
+
+
+class RestoreRequest(Struct, frozen=True):
+    """What is to be put back: everything of `of_run`, or what matches a path and a data type of those given.
+
+    `paths` are absolute paths or globs in text form; a directory stands for everything below it.
+    """
+
+    run_id: str
+    of_run: str
+    executed_by: str
+    paths: tuple[str, ...] = ()
+    data_types: tuple[str, ...] = ()
+    dry_run: bool = True
+
+
+class RestoreReport(Struct, frozen=True):
+    """How a restore ended, by state, with the first few files that could not be put back."""
+
+    request: RestoreRequest
+    states: dict[RestoreState, Tally]
+    troubled: tuple[Restored, ...]
+    holds: tuple[int, ...]
+    manifests: str
+    problem: str = ""
+
+    @property
+    def problems(self) -> tuple[str, ...]:
+        """What kept files from being restored; empty when everything that was asked for is in its place."""
+        trouble = [f"{t.files:,} files: {_TROUBLE[s]}" for s, t in self.states.items() if not s.is_well]
+        return (*trouble, *filter(None, [self.problem]))
+
+
+_TROUBLE = {
+    RestoreState.EXISTS: "a newer file has the name; move it away to restore the old one",
+    RestoreState.NO_BACKUP: "the run was told to skip backups",
+    RestoreState.MISSING: "the backup is not there any more",
+    RestoreState.DAMAGED: "the backup has other bytes than were written, so it was not used",
+    RestoreState.FAILED: "the file could not be written",
+}
 
 
 def merge(one: Mapping[str, Counts], other: Mapping[str, Counts]) -> dict[str, Counts]:

@@ -89,6 +89,7 @@ class Installation:
                 pid=os.getpid(),
                 executed_by=request.executed_by,
                 now_ns=now_ns,
+                plan_of=request.plan or None,
             )
         if not reserved:
             raise RunRefusedError(f"a run {request.run_id} exists already; start a new one")

@@ -39,6 +39,7 @@ from cleanup_dagster.retention.holds import HoldMatcher
 from cleanup_dagster.retention.models import NS_PER_DAY, Candidate, Policy, PolicyProblem, Reason, Tally, Verdict
 from cleanup_dagster.retention.rules import KeepLast, Policies, judge, keep
 from cleanup_dagster.retention.times import from_ns
+from cleanup_dagster.reviewed import load_plan, reviewed_verdicts
 from cleanup_dagster.settings import Target
 
 _EXAMPLES = 25  # largest and oldest items that are shown; the manifest has them all
@@ -61,7 +62,9 @@ def plan_target(installation: Installation, run: Run, target: Target, progress: 
     with open_root(target.root) as root_fd, closing(_put_backs(installation, target, run.now_ns)) as put_backs:
         rules = Rules(allowed, _holds(installation, target, run.now_ns), put_backs, run.now_ns, target.min_age_ns)
         path = installation.state.plan(run_id, target.name)
-        judged = make_plan(_collector(installation, target), root_fd, rules, path, header, progress)
+        collector = _collector(installation, target)
+        reviewed = _reviewed(installation, run, target)
+        judged = make_plan(collector, root_fd, rules, path, header, progress, reviewed)
     plan = Plan(
         run,
         target.name,
@@ -79,6 +82,14 @@ def plan_target(installation: Installation, run: Run, target: Target, progress: 
         with installation.database.begin() as conn:
             run_targets.record_plan(conn, run_id, target.name, root, plan.scanned, plan.deletable)
     return plan
+
+
+def _reviewed(installation: Installation, run: Run, target: Target) -> Iterator[Candidate] | None:
+    """Return the items of the reviewed plan that the run applies, or None when it makes its own."""
+    if not run.request.plan:
+        return None
+    saved = load_plan(installation, run.request.plan, run.policies, run.now_ns)
+    return (verdict.candidate for verdict in reviewed_verdicts(saved, target.name))
 
 
 def _collector(installation: Installation, target: Target) -> Collector:
@@ -183,13 +194,23 @@ class Rules(Struct, frozen=True):
 
 
 def make_plan(
-    collector: Collector, root_fd: int, rules: Rules, path: Path, header: Header, progress: Progress
+    collector: Collector,
+    root_fd: int,
+    rules: Rules,
+    path: Path,
+    header: Header,
+    progress: Progress,
+    reviewed: Iterator[Candidate] | None = None,
 ) -> Judged:
-    """Judge everything the collector finds below an open root, and write the verdicts to a new manifest at `path`."""
-    keep_last = KeepLast(rules.policies)
+    """Judge everything the collector finds below an open root, and write the verdicts to a new manifest at `path`.
+
+    With `reviewed` only those items are judged again: the newest N were settled when the plan was made.
+    """
+    keep_last = KeepLast({} if reviewed is not None else rules.policies)
+    candidates = collector.scan(root_fd, rules.now_ns) if reviewed is None else reviewed
     directories = Directories(root_fd)
     try:
-        verdicts = _judge_all(collector, root_fd, directories, rules, keep_last, progress)
+        verdicts = _judge_all(candidates, collector, directories, rules, keep_last, progress)
         if not keep_last:
             return _write(verdicts, path, header)
         # The newest N are only known at the end, so the verdicts wait in a draft. Memory stays flat.
@@ -204,14 +225,14 @@ def make_plan(
 
 
 def _judge_all(
+    candidates: Iterator[Candidate],
     collector: Collector,
-    root_fd: int,
     directories: Directories,
     rules: Rules,
     keep_last: KeepLast,
     progress: Progress,
 ) -> Iterator[Verdict]:
-    for number, candidate in enumerate(collector.scan(root_fd, rules.now_ns), start=1):
+    for number, candidate in enumerate(candidates, start=1):
         keep_last.consider(candidate)
         verdict = judge(candidate, rules.policies, rules.holds, rules.now_ns, rules.min_age_ns)
         if verdict.delete and candidate.changed_ns >= rules.put_backs.since_ns:

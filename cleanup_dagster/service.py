@@ -15,17 +15,33 @@ from cleanup_dagster.backups.files import BackupError
 from cleanup_dagster.backups.manifest import ManifestError
 from cleanup_dagster.database.engine import reading
 from cleanup_dagster.database.errors import DatabaseUnavailable, SchemaMismatch
+from cleanup_dagster.database.holds import add_hold, remove_hold
 from cleanup_dagster.database.policies import load_policies
 from cleanup_dagster.filesystem.private import UnsafeDirectoryError
 from cleanup_dagster.filesystem.tree import RootError, RootMissingError
-from cleanup_dagster.handles import BackedUp, CheckedPlan, Deleted, Plan, Pruned, Report, Request, Run, merge
+from cleanup_dagster.handles import (
+    BackedUp,
+    CheckedPlan,
+    Deleted,
+    Plan,
+    Pruned,
+    Report,
+    Request,
+    RestoreReport,
+    RestoreRequest,
+    Run,
+    merge,
+)
 from cleanup_dagster.installation import Installation, Progress, RunRefusedError
+from cleanup_dagster.inventory import BackupSet, Verification, list_backups, verify_backups
 from cleanup_dagster.planning import plan_target, refusals
 from cleanup_dagster.pruning import prune_all
 from cleanup_dagster.recovery import recover_all
 from cleanup_dagster.reporting import conclude
+from cleanup_dagster.restoring import restore
 from cleanup_dagster.retention.guardrails import BYPASSABLE
 from cleanup_dagster.retention.models import CleanupType, PolicyProblem
+from cleanup_dagster.reviewed import load_plan, save_plan
 
 #: What a step may meet in the world. Anything else is a bug: it ends the same way, with its traceback in the log.
 MET = (
@@ -82,6 +98,12 @@ class CleanupService:
             installation.lock()
             recovered = list(recover_all(installation))
         now_ns = installation.clock()
+        if request.plan:
+            if request.dry_run:
+                raise RunRefusedError(
+                    f"plan {request.plan} is applied by a live run; leave out plan, or set dry_run: false"
+                )
+            load_plan(installation, request.plan, policies, now_ns)
         installation.reserve(request, now_ns)
         names = tuple(target.name for target in installation.settings.targets)
         return Run(request, now_ns, policies, names, tuple(problems), tuple(recovered))
@@ -100,15 +122,19 @@ class CleanupService:
             return _failed(blank, str(error))
 
     def check(self, run: Run, plans: Sequence[Plan]) -> CheckedPlan:
-        """Hold the whole plan against the guardrails. A dry run meets the same ones, and reports them.
+        """Hold the whole plan against the guardrails. A dry run meets the same ones, reports them, and keeps its plan.
 
-        Raises DatabaseUnavailable.
+        Raises DatabaseUnavailable, or OSError when the plan cannot be kept.
         """
         tripped = list(refusals(self._installation, run, plans))
-        overruled = BYPASSABLE if run.request.cleanup_type is CleanupType.EMERGENCY else frozenset[object]()
+        meant = bool(run.request.plan) or run.request.cleanup_type is CleanupType.EMERGENCY
+        overruled = BYPASSABLE if meant else frozenset[object]()
         stopping = tuple(refusal for refusal in tripped if refusal.guardrail not in overruled)
         bypassed = tuple(refusal for refusal in tripped if refusal.guardrail in overruled)
-        return CheckedPlan(run, tuple(plans), stopping, bypassed)
+        checked = CheckedPlan(run, tuple(plans), stopping, bypassed)
+        if run.request.dry_run:
+            save_plan(self._installation, checked)
+        return checked
 
     def back_up(self, plan: Plan, progress: Progress = no_progress) -> BackedUp:
         """Back up what one plan deletes and commit the intent. On any problem the copies go again, and nothing else."""
@@ -175,6 +201,46 @@ class CleanupService:
             return prune_all(self._installation)
         except MET as error:
             return Pruned(problems=(f"expired backups were not pruned: {error}",))
+
+    def restore(self, request: RestoreRequest, progress: Progress = no_progress) -> RestoreReport:
+        """Put back what a run deleted. Raises what is in `MET`, before anything is written or after saying how far."""
+        return restore(self._installation, request, progress)
+
+    def backups(self, of_run: str | None = None) -> list[BackupSet]:
+        """Return what backups there are and until when. Raises DatabaseUnavailable."""
+        return list_backups(self._installation, of_run)
+
+    def verify_backups(self, progress: Progress = no_progress, of_run: str | None = None) -> Verification:
+        """Read every byte of the backups again. Raises what is in `MET`."""
+        return verify_backups(self._installation, progress, of_run)
+
+    def hold(
+        self,
+        pattern: str,
+        reason: str,
+        placed_by: str,
+        *,
+        data_type: str | None = None,
+        pipeline: str | None = None,
+        until_ns: int | None = None,
+    ) -> int:
+        """Place a hold and return its id. Raises InvalidHold for one that would protect nothing."""
+        with self._installation.database.begin() as conn:
+            return add_hold(
+                conn,
+                pattern=pattern,
+                reason=reason,
+                placed_by=placed_by,
+                now_ns=self._installation.clock(),
+                data_type=data_type,
+                pipeline=pipeline,
+                until_ns=until_ns,
+            )
+
+    def release(self, hold_id: int) -> bool:
+        """Remove a hold; False when there is none of that id."""
+        with self._installation.database.begin() as conn:
+            return remove_hold(conn, hold_id)
 
 
 def _noted(plan: Plan, note: str) -> Plan:

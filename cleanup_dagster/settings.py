@@ -88,6 +88,7 @@ class Backup(Strict):
 
     directory: AbsolutePath = Path("/tmp/cleanup_backups")  # noqa: S108  the platform's place; made 0700 or refused
     retention_days: int = whole(7, 1, 3650, "a whole number of days")
+    restore_hold_days: int = whole(7, 1, 3650, "a whole number of days")
 
     @field_validator("directory")
     @classmethod
@@ -122,7 +123,9 @@ class Settings(Strict):
     """Everything that is configured. Made by `load_settings`, and never changed."""
 
     state_dir: AbsolutePath = Field(description="an absolute path")
-    backup: Backup = Field(default_factory=Backup, description="a mapping with directory and retention_days")
+    backup: Backup = Field(
+        default_factory=Backup, description="a mapping with directory, retention_days and restore_hold_days"
+    )
     schedule: Schedule = Field(default_factory=Schedule, description="a mapping with cron and timezone")
     naive_timezone: str | None = Field(
         default=None, description="the IANA name of a time zone, such as 'Europe/Berlin', or null"

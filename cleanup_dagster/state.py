@@ -47,6 +47,18 @@ class StateDirectory:
         path.unlink(missing_ok=True)  # a step that is retried plans anew
         return path
 
+    def write_saved_plan(self, run_id: str, content: bytes) -> None:
+        """Keep what a reviewed plan can be applied by, beside its manifests."""
+        path = self._directory("plans", run_id) / "plan.json"
+        temporary = path.with_suffix(".part")
+        temporary.write_bytes(content)
+        temporary.replace(path)
+
+    def read_saved_plan(self, run_id: str) -> bytes | None:
+        """Return what `write_saved_plan` kept, or None when that is over."""
+        path = self.path / "plans" / _checked(run_id) / "plan.json"
+        return path.read_bytes() if path.is_file() else None
+
     def manifests(self, run_id: str) -> Path:
         """Return the directory of a run's manifests, which exists."""
         return self._directory("manifests", run_id)
@@ -62,6 +74,10 @@ class StateDirectory:
     def outcomes(self, run_id: str, target: str) -> Path:
         """Return where the outcomes of a run's target are, in the order of its receipts."""
         return self._directory("manifests", run_id) / f"{target}.outcomes.jsonl.zst"
+
+    def restored(self, run_id: str, target: str) -> Path:
+        """Return where a restore writes what it put back."""
+        return self._directory("manifests", run_id) / f"{target}.restored.jsonl.zst"
 
     def next_recovery(self, run_id: str, target: str) -> Path:
         """Return where the outcomes of the next recovery of a run's target go; earlier ones stay as they are."""
@@ -83,9 +99,7 @@ class StateDirectory:
         shutil.rmtree(directory)
 
     def _directory(self, kind: str, run_id: str) -> Path:
-        if not run_id or run_id.startswith(".") or "/" in run_id:
-            raise ValueError(f"{run_id!r} is no run id")
-        directory = self.path / kind / run_id
+        directory = self.path / kind / _checked(run_id)
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         return directory
 
@@ -107,6 +121,12 @@ class StateDirectory:
                 os.unlink(temporary, dir_fd=self._fd)
             os.fsync(self._fd)
         return path.read_text(encoding="ascii").strip()
+
+
+def _checked(run_id: str) -> str:
+    if not run_id or run_id.startswith(".") or "/" in run_id:
+        raise ValueError(f"{run_id!r} is no run id")
+    return run_id
 
 
 @contextmanager

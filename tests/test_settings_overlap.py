@@ -104,6 +104,9 @@ def test_names_made_to_match(head: str, tail: str, other_head: str, other_tail: 
         ("*.log", "a/*.tmp", False),
         ("*.[ab]", "*.b", False),
         ("[a]*", "b*", False),
+        ("\\a", "a", False),
+        ("{a,b}", "a", False),
+        ("x{a,b}", "xa", False),
     ],
 )
 def test_disjointness(one: str, other: str, *, disjoint: bool) -> None:
@@ -146,6 +149,7 @@ def claim(name: str, root: str, *patterns: str, excludes: tuple[str, ...] = (), 
         (claim("a", "/d", excludes=("x\\[1\\]/**",)), claim("b", "/d/x[1]"), False),
         (claim("a", "/d"), claim("b", "/d/x", excludes=("x/**",)), True),
         (claim("a", "/d", excludes=("*.log",)), claim("b", "/d", "*.log"), False),
+        (claim("a", "/d", excludes=("*.log",)), claim("b", "/d/x", "*.log"), True),
         (claim("a", "/d", excludes=("*.log",)), claim("b", "/d", "*.log", "*.x"), True),
         (claim("a", "/d", excludes=("*.log",)), claim("b", "/d", "*.log", excludes=("*",)), False),
     ],

@@ -87,6 +87,12 @@ def test_homes(homes: list[pwd.struct_passwd]) -> None:
     assert forbidden_root(Path("/d/x")) is None, "a service's account, not a person's"
 
 
+def test_the_home_of_a_service_that_is_us(homes: list[pwd.struct_passwd], monkeypatch: pytest.MonkeyPatch) -> None:
+    homes.append(account("/d/x", 999))
+    monkeypatch.setattr(os, "getuid", lambda: 999)
+    assert "is a home directory" in (forbidden_root(Path("/d/x")) or "")
+
+
 def test_homes_behind_a_link(homes: list[pwd.struct_passwd], tmp_path: Path) -> None:
     (tmp_path / "real" / "ann").mkdir(parents=True)
     (tmp_path / "home").symlink_to("real")

@@ -7,14 +7,15 @@ space, stays writable for whoever has the file open, and marks the original for 
 
 import contextlib
 import hashlib
+import itertools
 import os
-from collections.abc import Generator, Iterable
+from collections.abc import Generator, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from msgspec import Struct
 
-from cleanup_dagster.filesystem.identity import OPEN_DIRECTORY
+from cleanup_dagster.filesystem.identity import OPEN_DIRECTORY, OPEN_FILE, hash_open
 from cleanup_dagster.filesystem.names import split, to_os
 from cleanup_dagster.filesystem.private import private_directory
 from cleanup_dagster.filesystem.syscalls import rename_noreplace
@@ -37,6 +38,7 @@ class Staged(Struct, frozen=True):
     part: str
     sha256: str
     size: int
+    inode: int
 
 
 class FileBackups:
@@ -48,6 +50,7 @@ class FileBackups:
         self._run = run_id
         self._parts = 0
         self._staging: int | None = None
+        self._open: set[int] = set()
         self._directories = Directories(fd)
 
     def stage(self, source: int, size: int) -> Staged:
@@ -60,16 +63,16 @@ class FileBackups:
             )
         except OSError as error:
             raise BackupError(f"no copy can be made in {self.path}: {error.strerror}") from None
+        self._open.add(fd)
         try:
-            digest, copied = _copy(source, fd, size)
+            digest, copied = copy_bytes(source, fd, size)
+            return Staged(fd, part, digest, copied, os.fstat(fd).st_ino)
         except OSError as error:
-            os.close(fd)
             raise BackupError(f"the copy in {self.path} failed: {error.strerror}") from None
-        return Staged(fd, part, digest, copied)
 
     def discard(self, staged: Staged) -> None:
         """Forget one copy, because its source changed while it was read."""
-        os.close(staged.fd)
+        self._close(staged.fd)
         with contextlib.suppress(OSError):  # sweep() takes what stays
             os.unlink(staged.part, dir_fd=self._staging_directory())
 
@@ -90,18 +93,30 @@ class FileBackups:
             raise BackupError(f"a copy in {self.path} cannot be made durable: {error.strerror}") from None
         finally:
             for staged in batch:
-                os.close(staged.fd)
+                self._close(staged.fd)
 
     def choose_place(self, path: str, taken: set[str]) -> str:
-        """Return a free place for the copy of the file at `path` (text form), never one that exists or is `taken`."""
+        """Return a free place for the copy of the file at `path` (text form), and add it to those `taken`.
+
+        Raises BackupError when the store cannot be looked into.
+        """
+        try:
+            place = next(place for place in self._places(path) if self._is_free(place, taken))
+        except OSError as error:
+            raise BackupError(f"no place can be found in {self.path}: {error.strerror or error}") from None
+        taken.add(place)
+        taken.update(f"{directory}/" for directory in _directories_of(place))
+        return place
+
+    def _places(self, path: str) -> Iterator[str]:
         directory, name = split(path)
         if len(os.fsencode(to_os(name))) + len(_SUFFIX) > _NAME_MAX:
             name = hashlib.sha256(name.encode()).hexdigest()
-        candidates = [f"{name}{_SUFFIX}", f"{name}.{self._run[:8]}{_SUFFIX}"]
-        for candidate in candidates:
-            if len(os.fsencode(to_os(candidate))) <= _NAME_MAX and self._is_free(join(directory, candidate), taken):
-                return join(directory, candidate)
-        return f"{hashlib.sha256(f'{self._run}/{path}'.encode()).hexdigest()}{_SUFFIX}"
+        for candidate in (f"{name}{_SUFFIX}", f"{name}.{self._run[:8]}{_SUFFIX}"):
+            if len(os.fsencode(to_os(candidate))) <= _NAME_MAX:
+                yield join(directory, candidate)
+        for number in itertools.count():  # several targets of one run may have files of the same relative path
+            yield f"{hashlib.sha256(f'{self._run}/{number}/{path}'.encode()).hexdigest()}{_SUFFIX}"
 
     def publish(self, places: Iterable[tuple[Staged, str]]) -> None:
         """Give durable copies their names, and make the names durable. Raises BackupError; never replaces anything."""
@@ -121,13 +136,19 @@ class FileBackups:
             for directory in touched:
                 os.fsync(self._directories.open(directory))
         except OSError as error:
-            raise BackupError(f"a copy in {self.path} cannot be given its name: {error.strerror}") from None
+            raise BackupError(f"a copy in {self.path} cannot be given its name: {error.strerror or error}") from None
 
-    def remove(self, place: str) -> bool:
-        """Remove one copy by its place, and the directories that become empty; False when it was not there."""
+    def remove(self, place: str, inode: int | None = None) -> bool:
+        """Remove one copy by its place, and the directories that become empty; False when it was not there.
+
+        With `inode`, only that very copy: somebody else's may have got the place that this run had meant to use.
+        """
         directory, name = split(place)
         try:
-            os.unlink(to_os(name), dir_fd=self._directories.open(directory))
+            fd = self._directories.open(directory)
+            if inode is not None and os.stat(to_os(name), dir_fd=fd, follow_symlinks=False).st_ino != inode:
+                return False
+            os.unlink(to_os(name), dir_fd=fd)
         except FileNotFoundError:
             return False
         while directory:
@@ -139,6 +160,24 @@ class FileBackups:
             self._directories.forget(directory)
             directory = parent
         return True
+
+    def open_copy(self, place: str) -> int:
+        """Open one copy for reading. Raises OSError when it is not there."""
+        directory, name = split(place)
+        return os.open(to_os(name), OPEN_FILE, dir_fd=self._directories.open(directory))
+
+    def problem(self, place: str, sha256: str) -> str | None:
+        """Read a copy again and say what is wrong with it, or None when it is what was written."""
+        try:
+            copy = self.open_copy(place)
+        except OSError as error:
+            return f"it cannot be opened: {error.strerror or error}"
+        try:
+            return None if hash_open(copy) == sha256 else "its bytes are not what was written"
+        except OSError as error:
+            return f"it cannot be read: {error.strerror or error}"
+        finally:
+            os.close(copy)
 
     def written_ns(self, place: str, default: int) -> int:
         """Return when a copy was written, or `default` when it is not there."""
@@ -168,6 +207,8 @@ class FileBackups:
 
     def close(self) -> None:
         """Sweep and close."""
+        for fd in list(self._open):  # staged in a batch that was never made durable
+            self._close(fd)
         try:
             with contextlib.suppress(OSError):  # a failing disk must not hide what was already decided
                 self.sweep()
@@ -182,15 +223,20 @@ class FileBackups:
             self._staging = os.open(name, OPEN_DIRECTORY, dir_fd=self._fd)
         return self._staging
 
+    def _close(self, fd: int) -> None:
+        self._open.discard(fd)
+        os.close(fd)
+
     def _is_free(self, place: str, taken: set[str]) -> bool:
-        if place in taken:
+        # `a` is copied to `a.backup`, which a file in a directory of that name needs as a directory.
+        if place in taken or f"{place}/" in taken or any(above in taken for above in _directories_of(place)):
             return False
         directory, name = split(place)
         try:
             os.stat(to_os(name), dir_fd=self._directories.open(directory), follow_symlinks=False)
         except FileNotFoundError:
             return True
-        except OSError:  # a copy has the name that this directory would need
+        except NotADirectoryError:  # a copy has the name that this directory would need
             return False
         return False
 
@@ -204,7 +250,16 @@ class FileBackups:
             made = join(made, part)
 
 
-def _copy(source: int, destination: int, size: int) -> tuple[str, int]:
+def _directories_of(place: str) -> Iterator[str]:
+    while place := split(place)[0]:
+        yield place
+
+
+def copy_bytes(source: int, destination: int, size: int) -> tuple[str, int]:
+    """Copy an open file of `size` bytes from where it stands, holes as holes; return the sha256 and the bytes copied.
+
+    One byte more than `size` is copied when there is more, so that a file that grew is told by its length.
+    """
     digest = hashlib.sha256()
     copied = 0
     sparse = os.fstat(source).st_blocks * 512 < size

@@ -30,6 +30,7 @@ class Kind(str, Enum):
     PLAN = "plan"
     RECEIPTS = "receipts"
     OUTCOMES = "outcomes"
+    RESTORED = "restored"
 
 
 class Header(Struct, frozen=True, omit_defaults=True):
@@ -71,9 +72,10 @@ class ManifestWriter:
         self.rows = 0
         self._pending: list[Struct] = []
         self._sha256 = hashlib.sha256()
-        self._compress = zstandard.ZstdCompressor(level=_LEVEL).compress
+        self._compress = zstandard.ZstdCompressor(level=_LEVEL, write_checksum=True).compress
         self._encode = msgspec.json.Encoder().encode_lines
         self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        self._named = False
         self._write_frame([header])
 
     def write(self, row: Struct) -> None:
@@ -87,6 +89,9 @@ class ManifestWriter:
         """Make every row so far durable. An OSError here means that nothing may rely on them."""
         self._flush()
         os.fsync(self._fd)
+        if not self._named:  # rows are of no use after a power cut without the name to find them by
+            sync_directory(self.path.parent)
+            self._named = True
 
     def close(self) -> ManifestRef:
         """Write the trailer, make everything durable, and return what to find and check it by."""

@@ -10,7 +10,7 @@ A batch is the unit of durability: after a crash only the receipts of one batch 
 """
 
 import contextlib
-import hashlib
+import errno
 import itertools
 import os
 from collections import Counter
@@ -20,8 +20,8 @@ from msgspec import Struct
 
 from cleanup_dagster.backups.files import FileBackups, Staged
 from cleanup_dagster.backups.manifest import ManifestWriter, batches
-from cleanup_dagster.filesystem.busy import BusyError, OpenCheck, claim
-from cleanup_dagster.filesystem.identity import OPEN_FILE, difference
+from cleanup_dagster.filesystem.busy import BusyError, OpenCheck, claim, still_claimed
+from cleanup_dagster.filesystem.identity import OPEN_FILE, difference, hash_open
 from cleanup_dagster.filesystem.names import split, to_os
 from cleanup_dagster.filesystem.quarantine import ConflictError, Quarantine
 from cleanup_dagster.filesystem.syscalls import mount_id
@@ -31,6 +31,10 @@ from cleanup_dagster.retention.models import Outcome, Receipt, State, Tally, Ver
 
 #: Files per batch. Their copies stay open until they are durable, so it must stay well below 1,024 descriptors.
 BATCH = 128
+
+_LEASED = "another process has a lease on it, as file servers take for their clients"
+#: What opening says when a symlink, a socket or a file has the name of what was a file, or a directory on the way to it.
+_REPLACED = frozenset({errno.ELOOP, errno.ENOTDIR, errno.ENXIO})
 
 
 class Totals:
@@ -102,8 +106,11 @@ def _copy_one(verdict: Verdict, directories: Directories, store: FileBackups | N
         return _outcome(verdict, State.GONE, "it was gone before it could be backed up")
     except PermissionError as error:
         return _outcome(verdict, State.NOT_OWNER, f"it cannot be read: {error.strerror}")
-    except OSError as error:  # ELOOP: a symlink has its name now
-        return _outcome(verdict, State.DRIFTED, f"it cannot be opened: {error.strerror or error}")
+    except BlockingIOError:
+        return _outcome(verdict, State.BUSY, _LEASED)
+    except OSError as error:
+        state = State.DRIFTED if error.errno in _REPLACED else State.FAILED
+        return _outcome(verdict, state, f"it cannot be opened: {error.strerror or error}")
     try:
         return _copy_open(verdict, fd, directories, store)
     except BusyError as error:
@@ -138,12 +145,11 @@ def _commit_batch(
     staged = [item.staged for item in copying if item.staged is not None]
     if store is not None:
         store.make_durable(staged)
-    taken: set[str] = set()
+    taken: set[str] = set()  # by this batch, whose copies have no names yet
     written: list[Receipt] = []
     for item in copying:
         candidate = item.verdict.candidate
         place = store.choose_place(candidate.path, taken) if store is not None else ""
-        taken.add(place)
         receipt = Receipt(
             next(number),
             candidate.path,
@@ -153,6 +159,7 @@ def _commit_batch(
             place,
             item.open_check.value,
             candidate.pipeline,
+            item.staged.inode if item.staged is not None else 0,
         )
         receipts.write(receipt)
         written.append(receipt)
@@ -181,6 +188,7 @@ def delete(
     """
     for batch in batches(receipts, BATCH):
         holds = current_holds()
+        directories.close()  # one that was moved out of the root meanwhile, to rescue what is in it, must not be found
         done: list[Outcome] = []
         try:
             for receipt in batch:
@@ -220,7 +228,8 @@ def _delete_one(
     except PermissionError as error:
         return _ended(receipt, State.NOT_OWNER, f"it cannot be moved: {error.strerror}")
     except OSError as error:
-        return _ended(receipt, State.FAILED, f"it cannot be moved: {error.strerror or error}")
+        state = State.DRIFTED if error.errno in _REPLACED else State.FAILED
+        return _ended(receipt, state, f"it cannot be moved: {error.strerror or error}")
     return _finish_or_put_back(receipt, fd, name, quarantine, slot)
 
 
@@ -233,6 +242,8 @@ def _finish_or_put_back(
         return _ended(receipt, State.DELETED, "", open_check.value)
     except BusyError as error:
         state, problem = State.BUSY, str(error)
+    except BlockingIOError:
+        state, problem = State.BUSY, _LEASED
     except _DriftError as error:
         state, problem = State.DRIFTED, str(error)
     except OSError as error:
@@ -267,19 +278,11 @@ def _claimed(receipt: Receipt, quarantine: Quarantine, slot: str, *, compare: bo
             changed = "its bytes are not those of its backup"
         if changed is not None:
             raise _DriftError(changed)
+        if open_check is OpenCheck.LEASE and not still_claimed(fd):
+            raise BusyError("another process is opening it for writing")
         yield open_check
     finally:
         os.close(fd)
-
-
-def hash_open(fd: int) -> str:
-    """Return the sha256 of an open file, from its beginning."""
-    digest = hashlib.sha256()
-    position = 0
-    while block := os.pread(fd, 1 << 20, position):
-        digest.update(block)
-        position += len(block)
-    return digest.hexdigest()
 
 
 def _settle(
@@ -325,6 +328,8 @@ def recover(
 
     What is in quarantine, unchanged and equal to its backup, is removed; otherwise it is put back. What is neither
     there nor at its name any more was deleted by the run, whose outcome did not reach the disk. Idempotent.
+
+    Raises OSError when a directory cannot be looked into: then nobody can tell, and nothing is claimed.
     """
     totals = Totals()
     touched: set[str] = set()
@@ -350,7 +355,9 @@ def _recover_one(
     slot = slot_name(slots, receipt.number)
     try:
         fd = directories.open(directory)
-    except OSError:
+    except OSError as error:
+        if error.errno not in {errno.ENOENT, *_REPLACED}:
+            raise
         fd = None
     if quarantine is not None and _exists(quarantine.fd, slot):
         if fd is None:
@@ -386,7 +393,7 @@ def _exists(directory: int, name: str) -> bool:
 
 def discard_backups(receipts: Iterable[Receipt], store: FileBackups) -> int:
     """Remove the copies of a run that never committed its intent, and so deleted nothing. Return how many."""
-    return sum(store.remove(receipt.backup) for receipt in receipts if receipt.backup)
+    return sum(store.remove(receipt.backup, receipt.inode) for receipt in receipts if receipt.backup)
 
 
 def _outcome(verdict: Verdict, state: State, detail: str) -> Outcome:

@@ -6,8 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 from wcmatch import glob
 
-from cleanup_dagster.collectors.deletion import hash_open
-from cleanup_dagster.filesystem.identity import OPEN_FILE, identify, obstacle
+from cleanup_dagster.filesystem.identity import OPEN_FILE, hash_open, identify, obstacle
 from cleanup_dagster.filesystem.names import split, to_os, to_text
 from cleanup_dagster.filesystem.tree import Closed, Directories, Found, join, walk
 from cleanup_dagster.retention.models import AgeSource, Candidate, Identity, Reason
@@ -34,11 +33,11 @@ class FilesCollector:
         target = self.target
         for item in walk(root_fd, recursive=target.recursive, max_depth=target.max_depth, is_own=self._is_own):
             if isinstance(item, Closed):
-                if not self._excludes(item.path):
+                if not self._excludes(to_os(item.path)):
                     yield self._closed(item)
                 continue
-            path = join(item.directory, item.entry.name)
-            if self._wanted.match(path) is None or self._excludes(path):
+            path = join(to_os(item.directory), item.entry.name)  # as people write it, not as it is recorded
+            if self._wanted.fullmatch(path) is None or self._excludes(path):
                 continue
             candidate = self._candidate(item, now_ns)
             if candidate is not None:
@@ -57,7 +56,7 @@ class FilesCollector:
             os.close(fd)
 
     def _excludes(self, path: str) -> bool:
-        return self._excluded is not None and self._excluded.match(path) is not None
+        return self._excluded is not None and self._excluded.fullmatch(path) is not None
 
     def _candidate(self, item: Found, now_ns: int) -> Candidate | None:
         path = join(item.directory, to_text(item.entry.name))

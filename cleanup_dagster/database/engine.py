@@ -103,8 +103,8 @@ def _connector(url: URL) -> Any:
 
 def _connect_sqlite(url: URL) -> Any:
     # mode=rw: SQLite must never create a file on its own, with whatever mode the umask gives.
-    uri = f"file:{quote(str(url.database))}?mode=rw"
-    # No isolation level: sqlite3 would otherwise commit before each DDL, and a migration is one transaction.
+    uri = f"file:{quote(os.fsencode(str(url.database)))}?mode=rw"
+    # No isolation level: transactions begin in `_begin_sqlite` and nowhere else, whatever sqlite3's version would do.
     raw = sqlite3.connect(uri, uri=True, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
     try:
         for statement in _SQLITE_SETUP:

@@ -37,6 +37,8 @@ class KeptBackups(Struct, frozen=True):
     root: str
     directory: str
     manifest: str
+    sha256: str
+    rows: int
     files: int
     bytes: int
     state_id: str
@@ -169,6 +171,8 @@ def unpruned_backups(conn: Connection, before: datetime) -> list[KeptBackups]:
             root=row.root,
             directory=row.backup_directory,
             manifest=row.receipts_manifest,
+            sha256=row.receipts_sha256,
+            rows=row.receipts_rows,
             files=row.backup_files,
             bytes=row.backup_bytes,
             state_id=row.state_id,

@@ -11,6 +11,7 @@ import signal
 from enum import Enum
 
 _SETLEASE = getattr(fcntl, "F_SETLEASE", None)  # Linux only
+_GETLEASE = getattr(fcntl, "F_GETLEASE", None)
 _SETSIG = getattr(fcntl, "F_SETSIG", None)
 _IN_USE = frozenset({errno.EAGAIN, errno.EWOULDBLOCK})
 
@@ -37,6 +38,15 @@ def claim(fd: int) -> OpenCheck:
     if _lease(fd):
         return OpenCheck.LEASE
     return OpenCheck.FLOCK if locked else OpenCheck.NONE
+
+
+def still_claimed(fd: int) -> bool:
+    """Say whether nobody has begun to open a file for writing since a lease on it was claimed.
+
+    Somebody who looked the name up before it was taken away, or who reopens his descriptor by way of /proc, waits for
+    our lease; were the file removed now, he would go on to write into one that is gone.
+    """
+    return _GETLEASE is None or fcntl.fcntl(fd, _GETLEASE) == fcntl.F_RDLCK
 
 
 def _flock(fd: int) -> bool:

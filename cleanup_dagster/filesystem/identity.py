@@ -1,5 +1,6 @@
 """Opening one file without following anything, and telling whether it is still the file that was judged."""
 
+import hashlib
 import os
 import stat
 
@@ -52,3 +53,13 @@ def difference(before: Identity, now: os.stat_result) -> str | None:
     if (after.size, after.mtime_ns) != (before.size, before.mtime_ns):
         return "it was written to since it was judged"
     return "its owner or mode changed since it was judged"
+
+
+def hash_open(fd: int) -> str:
+    """Return the sha256 of an open file, from its beginning."""
+    digest = hashlib.sha256()
+    position = 0
+    while block := os.pread(fd, 1 << 20, position):
+        digest.update(block)
+        position += len(block)
+    return digest.hexdigest()

@@ -5,9 +5,10 @@ encoder takes; control and bidirectional characters take over terminals and page
 escapes and `to_os` reads them back, so a name crosses this boundary once, and nothing beyond it can be hurt by it.
 """
 
+import os
 import re
 
-_ESCAPE = re.compile(r"\\(?:(\\)|x([0-9a-f]{2})|u([0-9a-f]{4})|U([0-9a-f]{8}))")
+_ESCAPE = re.compile(r"\\(?:(\\)|x([0-9a-f]{2})|u([0-9a-f]{4})|U(00(?:0[0-9a-f]|10)[0-9a-f]{4}))")
 _SURROGATE_BASE = 0xDC00
 
 
@@ -19,9 +20,26 @@ def to_text(name: str) -> str:
 
 
 def to_os(text: str) -> str:
-    """Return the operating system's name for a text form. Raises ValueError on an escape `to_text` never writes."""
+    r"""Return the operating system's name for a text form.
+
+    Raises ValueError on an escape `to_text` never writes: `\u002f` would otherwise be a `/` that no check had seen.
+    """
     if "\\" not in text:
         return text
+    name = _unescape(text)
+    if to_text(name) != text or not _is_name(name):
+        raise ValueError(f"{text!r} holds an escape of a character that is never escaped, or that no name can hold")
+    return name
+
+
+def _is_name(text: str) -> bool:
+    try:
+        return "\0" not in text and os.fsdecode(os.fsencode(text)) == text
+    except UnicodeEncodeError:  # a lone surrogate that stands for no byte
+        return False
+
+
+def _unescape(text: str) -> str:
     pieces: list[str] = []
     position = 0
     while (backslash := text.find("\\", position)) >= 0:

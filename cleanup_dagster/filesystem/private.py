@@ -3,7 +3,7 @@
 import os
 import stat
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from cleanup_dagster.filesystem.identity import OPEN_DIRECTORY
@@ -31,9 +31,11 @@ def private_directory(path: Path, purpose: str) -> Generator[int]:
 def _open_or_create(path: Path, purpose: str) -> int:
     _check_ancestors(path, purpose)
     try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if not os.path.lexists(path):
-            path.mkdir(mode=0o700)
+        # One by one: `parents=True` would give those on the way the mode that the umask allows, not this one.
+        for directory in (*reversed(path.parents), path):
+            if not os.path.lexists(directory):
+                with suppress(FileExistsError):  # another process was faster; what it made is looked at below
+                    directory.mkdir(mode=0o700)
         fd = os.open(path, OPEN_DIRECTORY)
     except NotADirectoryError:
         what = "a symbolic link" if path.is_symlink() else "not a directory"

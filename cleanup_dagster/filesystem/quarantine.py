@@ -36,7 +36,13 @@ class Quarantine:
         try:
             rename_noreplace(slot, name, source_dir=self.fd, destination_dir=directory)
         except FileExistsError:
-            raise ConflictError(f"{self.name}/{slot}") from None
+            if not self._is_same(slot, directory, name):
+                raise ConflictError(f"{self.name}/{slot}") from None
+            os.unlink(slot, dir_fd=self.fd)  # link and unlink stand in for the rename here, and died in between
+
+    def _is_same(self, slot: str, directory: int, name: str) -> bool:
+        inside = os.stat(slot, dir_fd=self.fd, follow_symlinks=False)
+        return os.path.samestat(inside, os.stat(name, dir_fd=directory, follow_symlinks=False))
 
     def remove(self, slot: str) -> None:
         """Unlink a quarantined file: the one line of the product that deletes."""

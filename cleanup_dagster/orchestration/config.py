@@ -20,6 +20,13 @@ class CleanupConfig(dg.Config):
             "share and growth; it shortens no retention and overrides no hold."
         ),
     )
+    plan: str = Field(
+        default="",
+        description=(
+            "Run id of a finished dry run: exactly its list is deleted, each item verified again. Such a reviewed plan "
+            "bypasses the guardrails on number, bytes, share and growth. Needs dry_run: false."
+        ),
+    )
     skip_backup: bool = Field(
         default=False,
         description="Delete without backup, for a full disk. Only with type emergency; there is no undo.",
@@ -31,6 +38,8 @@ def cleanup_config(config: CleanupConfig) -> dg.RunConfig:
     """Put the config at the root of the launchpad, where people look for it."""
     return dg.RunConfig(
         ops={
-            "load_policies": CleanupConfig(dry_run=config.dry_run, type=config.type, skip_backup=config.skip_backup),
+            "load_policies": CleanupConfig(
+                dry_run=config.dry_run, type=config.type, plan=config.plan, skip_backup=config.skip_backup
+            ),
         }
     )

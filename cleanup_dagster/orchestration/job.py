@@ -1,4 +1,5 @@
-# pyright: reportUnknownMemberType=false - Dagster leaves parts of its own signatures unknown
+# pyright: reportUnknownMemberType=false
+# Dagster leaves parts of its own signatures unknown.
 """The job `cleanup`: load policies -> scan -> check -> back up -> delete -> audit -> prune."""
 
 import dagster as dg
@@ -17,7 +18,7 @@ from cleanup_dagster.orchestration.ops import (
 from cleanup_dagster.settings import Settings
 
 #: Queues launches behind each other where the instance limits runs by this tag; the lock itself is ours.
-LOCK_TAG = {"cleanup/lock": "live"}
+LOCK_TAG = {"cleanup/lock": "one_at_a_time"}
 
 
 def cleanup_job(settings: Settings) -> dg.JobDefinition:

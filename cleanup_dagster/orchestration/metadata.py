@@ -1,14 +1,15 @@
-# pyright: reportUnknownMemberType=false - Dagster leaves parts of its own signatures unknown
+# pyright: reportUnknownMemberType=false
+# Dagster leaves parts of its own signatures unknown.
 """What Dagster's UI shows of a run: counts, bytes, examples with reasons, and where the whole list is."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import dagster as dg
 
-from cleanup_dagster.handles import BackedUp, CheckedPlan, Counts, Deleted, Plan, Report, Run, total
+from cleanup_dagster.handles import BackedUp, CheckedPlan, Counts, Deleted, Plan, Report, RestoreReport, Run, total
 from cleanup_dagster.retention.guardrails import format_bytes
-from cleanup_dagster.retention.models import Policy, PolicyProblem, Tally, Verdict
+from cleanup_dagster.retention.models import Policy, PolicyProblem, RestoreState, Tally, Verdict
 from cleanup_dagster.retention.rules import format_age, sentence
 
 Metadata = dict[str, Any]
@@ -32,13 +33,7 @@ def of_run(run: Run) -> Metadata:
 
 def of_plan(plan: Plan) -> Metadata:
     """Describe what a run means to do in one target, and why."""
-    shown: Metadata = {
-        "root": dg.MetadataValue.path(plan.root),
-        "scanned_files": plan.scanned.files,
-        "scanned_bytes": plan.scanned.bytes,
-        "would_delete_files": plan.deletable.files,
-        "would_delete_bytes": plan.deletable.bytes,
-    }
+    shown: Metadata = {"summary": _intention([plan])}
     if plan.problem:
         shown["problem"] = plan.problem
     if plan.note:
@@ -46,27 +41,26 @@ def of_plan(plan: Plan) -> Metadata:
     if plan.warnings:
         shown["warnings"] = "\n".join(plan.warnings)
     if plan.expired:
-        shown["would_delete"] = _tallies(plan.expired)
+        shown["to_delete"] = _tallies("data_type", plan.expired)
     if plan.kept:
-        shown["kept_because"] = _tallies({reason.value: tally for reason, tally in plan.kept.items()})
-    if plan.largest:
-        shown["largest"] = _examples(plan.largest)
-        shown["oldest"] = _examples(plan.oldest)
+        shown["kept_because"] = _tallies("reason", {reason.value: tally for reason, tally in plan.kept.items()})
+    shown["root"] = dg.MetadataValue.path(plan.root)
     if plan.manifest is not None:
         shown["manifest"] = dg.MetadataValue.path(plan.manifest.path)
         shown["manifest_sha256"] = plan.manifest.sha256
+    shown["scanned_files"] = plan.scanned.files
+    shown["scanned_bytes"] = plan.scanned.bytes
+    shown["to_delete_files"] = plan.deletable.files
+    shown["to_delete_bytes"] = plan.deletable.bytes
+    if plan.largest:
+        shown["largest"] = _examples(plan.largest)
+        shown["oldest"] = _examples(plan.oldest)
     return shown
 
 
 def of_check(checked: CheckedPlan) -> Metadata:
     """Describe the plan as a whole, and the guardrails it met."""
-    expired = total(plan.deletable for plan in checked.plans)
-    shown: Metadata = {
-        "would_delete_files": expired.files,
-        "would_delete_bytes": expired.bytes,
-        "refused_by": len(checked.refusals),
-        "bypassed": len(checked.bypassed),
-    }
+    shown: Metadata = {"summary": planned(checked)}
     effect = "would stop a live run" if checked.run.request.dry_run else "stops the run"
     tripped = [*((effect, r) for r in checked.refusals), *(("bypassed", r) for r in checked.bypassed)]
     if tripped:
@@ -74,19 +68,35 @@ def of_check(checked: CheckedPlan) -> Metadata:
             {"guardrail": "string", "effect": "string", "message": "string"},
             [{"guardrail": r.guardrail.value, "effect": effect, "message": r.message} for effect, r in tripped],
         )
+    shown["targets"] = _table(
+        {"target": "string", "scanned_files": "int", "to_delete_files": "int", "size": "string", "problem": "string"},
+        [
+            {
+                "target": plan.target,
+                "scanned_files": plan.scanned.files,
+                "to_delete_files": plan.deletable.files,
+                "size": format_bytes(plan.deletable.bytes),
+                "problem": plan.problem,
+            }
+            for plan in checked.plans
+        ],
+    )
+    expired = total(plan.deletable for plan in checked.plans)
+    shown["to_delete_files"] = expired.files
+    shown["to_delete_bytes"] = expired.bytes
     return shown
 
 
 def of_backup(backed_up: BackedUp, directory: str) -> Metadata:
     """Describe one target's backup."""
     copied = total(backed_up.copied.values())
-    shown: Metadata = {
-        "backed_up_files": copied.files,
-        "backed_up_bytes": copied.bytes,
-        "backup_directory": dg.MetadataValue.path(directory),
-    }
+    shown: Metadata = {"summary": saved(backed_up)}
     if backed_up.problem:
         shown["problem"] = backed_up.problem
+    if not backed_up.plan.run.request.skip_backup:
+        shown["backup_directory"] = dg.MetadataValue.path(directory)
+        shown["backed_up_files"] = copied.files
+        shown["backed_up_bytes"] = copied.bytes
     if backed_up.counts:
         shown["not_backed_up"] = _counts(backed_up.counts)
     if backed_up.receipts is not None:
@@ -98,49 +108,86 @@ def of_backup(backed_up: BackedUp, directory: str) -> Metadata:
 def of_deletion(deleted: Deleted) -> Metadata:
     """Describe what went, and what did not and why."""
     gone = total(counts.deleted for counts in deleted.counts.values())
-    shown: Metadata = {
-        "deleted_files": gone.files,
-        "deleted_bytes": gone.bytes,
-        "directories_removed": deleted.directories_removed,
-        "open_file_check": ", ".join(deleted.open_checks) or "nothing to check",
-    }
+    shown: Metadata = {"summary": gone_and_left(deleted)}
     if deleted.problem:
         shown["problem"] = deleted.problem
     if deleted.counts:
         shown["outcomes"] = _counts(deleted.counts)
+    shown["directories_removed"] = deleted.directories_removed
+    shown["open_file_check"] = ", ".join(deleted.open_checks) or "nothing to check"
+    shown["deleted_files"] = gone.files
+    shown["deleted_bytes"] = gone.bytes
     return shown
 
 
-def of_report(report: Report) -> Metadata:
+def of_report(report: Report, backup_directory: str) -> Metadata:
     """Describe how the whole run ended."""
     counts = report.counts
-    shown: Metadata = {
-        "status": report.status,
-        "deleted_files": total(c.deleted for c in counts.values()).files,
-        "deleted_bytes": total(c.deleted for c in counts.values()).bytes,
-        "skipped_files": total(c.skipped for c in counts.values()).files,
-        "failed_files": total(c.failed for c in counts.values()).files,
-    }
-    if counts:
-        shown["by_data_type"] = _counts(counts)
+    deleted = total(c.deleted for c in counts.values())
+    shown: Metadata = {"summary": summary(report), "status": report.status}
     if report.problems:
         shown["problems"] = dg.MetadataValue.md("\n".join(f"- {problem}" for problem in report.problems))
+    if counts:
+        shown["by_data_type"] = _counts(counts)
     if report.checked.run.recovered:
         shown["recovered"] = "\n".join(report.checked.run.recovered)
+    if deleted.files and not report.checked.run.request.skip_backup:
+        shown["backup_directory"] = dg.MetadataValue.path(backup_directory)
     if report.log:
         shown["log"] = dg.MetadataValue.path(report.log)
+    shown["deleted_files"] = deleted.files
+    shown["deleted_bytes"] = deleted.bytes
+    shown["skipped_files"] = total(c.skipped for c in counts.values()).files
+    shown["failed_files"] = total(c.failed for c in counts.values()).files
     return shown
+
+
+def planned(checked: CheckedPlan) -> str:
+    """Return one sentence about what a run means to do, and what stops it."""
+    many = len(checked.refusals)
+    stopped = ""
+    if many:
+        guardrails = "1 guardrail" if many == 1 else f"{many} guardrails"
+        stopped = f", but {guardrails} would stop it" if checked.run.request.dry_run else f"; {guardrails} stopped it"
+    return _intention(checked.plans) + stopped
+
+
+def saved(backed_up: BackedUp) -> str:
+    """Return one sentence about one target's backup."""
+    plan = backed_up.plan
+    if plan.run.request.skip_backup:
+        return f"{plan.target}: no backup, as asked for"
+    return f"{plan.target}: {_files(total(backed_up.copied.values()))} backed up"
+
+
+def gone_and_left(deleted: Deleted) -> str:
+    """Return one sentence about what went from one target, and how much of its plan did not."""
+    gone = total(counts.deleted for counts in deleted.counts.values())
+    left = deleted.plan.deletable.files - gone.files
+    return f"{deleted.plan.target}: {_files(gone)} deleted" + (f", {left:,} left in place" if left else "")
 
 
 def summary(report: Report) -> str:
     """Return one sentence about how a run ended."""
-    checked = report.checked
-    if checked.run.request.dry_run:
-        expired = total(plan.deletable for plan in checked.plans)
-        stopped = f", but {len(checked.refusals)} guardrails would stop it" if checked.refusals else ""
-        return f"dry run: a live run would delete {expired.files:,} files ({format_bytes(expired.bytes)}){stopped}"
+    request = report.checked.run.request
+    if request.dry_run:
+        return planned(report.checked)
+    if report.checked.refusals:
+        return f"refused, nothing was deleted: {planned(report.checked)}"
     deleted = total(counts.deleted for counts in report.counts.values())
-    return f"deleted {deleted.files:,} files ({format_bytes(deleted.bytes)}), each of them backed up or said not to be"
+    if not deleted.files:
+        return "nothing was deleted"
+    return f"deleted {_files(deleted)}, " + ("without any backup" if request.skip_backup else "each one backed up first")
+
+
+def _intention(plans: Sequence[Plan]) -> str:
+    scanned, expired = total(plan.scanned for plan in plans), total(plan.deletable for plan in plans)
+    verb = "a live run would delete" if all(plan.run.request.dry_run for plan in plans) else "this run is to delete"
+    return f"{verb} {expired.files:,} of {_files(scanned)}, {format_bytes(expired.bytes)}"
+
+
+def _files(tally: Tally) -> str:
+    return f"{tally.files:,} {'file' if tally.files == 1 else 'files'} ({format_bytes(tally.bytes)})"
 
 
 def _examples(verdicts: Iterable[Verdict]) -> dg.TableMetadataValue:
@@ -162,15 +209,16 @@ def _examples(verdicts: Iterable[Verdict]) -> dg.TableMetadataValue:
 def _policy(policy: Policy | PolicyProblem) -> dict[str, str | int]:
     if isinstance(policy, PolicyProblem):
         return {"data_type": policy.data_type, "kept": f"for ever: {policy.message}", "keep_last": ""}
-    kept = f"{policy.retention_days} days" if policy.enabled else "for ever: disabled"
+    days = "1 day" if policy.retention_days == 1 else f"{policy.retention_days:,} days"
+    kept = days if policy.enabled else "for ever: disabled"
     return {"data_type": policy.data_type, "kept": kept, "keep_last": str(policy.keep_last or "")}
 
 
-def _tallies(tallies: Mapping[str, Tally]) -> dg.TableMetadataValue:
+def _tallies(heading: str, tallies: Mapping[str, Tally]) -> dg.TableMetadataValue:
     return _table(
-        {"what": "string", "files": "int", "size": "string"},
+        {heading: "string", "files": "int", "size": "string"},
         [
-            {"what": what, "files": tally.files, "size": format_bytes(tally.bytes)}
+            {heading: what, "files": tally.files, "size": format_bytes(tally.bytes)}
             for what, tally in sorted(tallies.items())
         ],
     )

@@ -26,7 +26,6 @@ from cleanup_dagster.handles import (
 from cleanup_dagster.orchestration import metadata
 from cleanup_dagster.orchestration.config import CleanupConfig
 from cleanup_dagster.orchestration.resources import CleanupResource
-from cleanup_dagster.retention.guardrails import format_bytes
 from cleanup_dagster.retention.models import CleanupType
 from cleanup_dagster.service import MET
 
@@ -45,8 +44,9 @@ def load_policies(
         run_id=context.run_id,
         cleanup_type=CleanupType(config.type),
         dry_run=config.dry_run,
-        executed_by=_executed_by(context),
+        executed_by=executed_by(context),
         skip_backup=config.skip_backup,
+        plan=config.plan.strip(),
     )
     try:
         run = service.begin(request)
@@ -66,14 +66,8 @@ def load_policies(
 @dg.op
 def scan_files(context: dg.OpExecutionContext, task: ScanTask, cleanup: CleanupResource) -> Plan:
     """Find everything one target's patterns name and judge it. Changes nothing."""
-    plan = cleanup.service().scan(task.run, task.target, _progress(context, "judged"))
-    context.log.info(
-        "%s: %s files, %s of them to delete (%s)",
-        plan.target,
-        f"{plan.scanned.files:,}",
-        f"{plan.deletable.files:,}",
-        format_bytes(plan.deletable.bytes),
-    )
+    plan = cleanup.service().scan(task.run, task.target, log_progress(context, "judged"))
+    context.log.info("%s: %s", plan.target, metadata.of_plan_in_short(plan))
     for said in filter(None, (plan.problem, plan.note, *plan.warnings)):
         context.log.warning("%s", said)
     context.add_output_metadata(metadata.of_plan(plan))
@@ -104,9 +98,11 @@ def check_plan(
 def back_up_files(context: dg.OpExecutionContext, plan: Plan, cleanup: CleanupResource) -> BackedUp:
     """Copy what one target's plan deletes, make the copies durable, verify them, and commit the intent."""
     service = cleanup.service()
-    backed_up = service.back_up(plan, _progress(context, "backed up", plan.deletable.files))
+    backed_up = service.back_up(plan, log_progress(context, "backed up", plan.deletable.files))
     if backed_up.problem:
         context.log.error("%s", backed_up.problem)
+    else:
+        context.log.info("%s", metadata.saved(backed_up))
     context.add_output_metadata(metadata.of_backup(backed_up, str(service.backup_directory)))
     return backed_up
 
@@ -115,9 +111,10 @@ def back_up_files(context: dg.OpExecutionContext, plan: Plan, cleanup: CleanupRe
 def delete_files(context: dg.OpExecutionContext, backed_up: BackedUp, cleanup: CleanupResource) -> Deleted:
     """Delete what one target's committed receipts name, each file verified in quarantine."""
     files = total(backed_up.copied.values()).files
-    deleted = cleanup.service().delete(backed_up, _progress(context, "deleted", files))
+    deleted = cleanup.service().delete(backed_up, log_progress(context, "deleted", files))
     if deleted.problem:
         context.log.error("%s", deleted.problem)
+    context.log.info("%s", metadata.gone_and_left(deleted))
     context.add_output_metadata(metadata.of_deletion(deleted))
     return deleted
 
@@ -127,15 +124,16 @@ def write_audit(
     context: dg.OpExecutionContext, checked: CheckedPlan, results: list[Deleted], cleanup: CleanupResource
 ) -> Report:
     """Write the audit rows and the log file, and end the run."""
+    service = cleanup.service()
     try:
-        report = cleanup.service().audit(checked, results)
+        report = service.audit(checked, results)
     except DatabaseUnavailable as error:
         raise dg.Failure(
             f"the audit could not be written: {error}. What was deleted is backed up and stands in the manifests; "
             "the next live run writes the audit from them.",
             allow_retries=False,
         ) from None
-    context.add_output_metadata(metadata.of_report(report))
+    context.add_output_metadata(metadata.of_report(report, str(service.backup_directory)))
     return report
 
 
@@ -158,7 +156,8 @@ def conclude(context: dg.OpExecutionContext, report: Report, pruned: Pruned) -> 
     context.log.info("%s", metadata.summary(report))
 
 
-def _executed_by(context: dg.OpExecutionContext) -> str:
+def executed_by(context: dg.OpExecutionContext) -> str:
+    """Return who asked for a run: its tag, its schedule, or the user of this process."""
     tags = context.run.tags
     if EXECUTED_BY_TAG in tags:
         return tags[EXECUTED_BY_TAG]
@@ -170,7 +169,7 @@ def _executed_by(context: dg.OpExecutionContext) -> str:
         return "unknown user"
 
 
-def _progress(context: dg.OpExecutionContext, done: str, of: int = 0) -> Callable[[int], None]:
+def log_progress(context: dg.OpExecutionContext, done: str, of: int = 0) -> Callable[[int], None]:
     """Return a callback that logs every few seconds how far a step is, at what rate."""
     started = logged = time.monotonic()
     count = 0

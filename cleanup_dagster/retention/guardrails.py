@@ -75,7 +75,7 @@ def plan_refusals(
     `recent_deletions` are the files this target lost in its latest live runs, newest first; runs that deleted nothing
     say nothing about growth and are left out by the caller.
     """
-    ways = "review the dry run, then raise the limit in cleanup.yaml or run with type emergency"
+    ways = "review the dry run and apply its plan, raise the limit in cleanup.yaml, or run with type emergency"
     if expired.files > limits.max_files:
         yield Refusal(
             Guardrail.FILES,

@@ -20,7 +20,7 @@ class HoldMatcher:
     def __init__(self, holds: Iterable[Hold], root: str, now_ns: int) -> None:
         self._root = root.rstrip("/")
         self._holds = [
-            (hold, _compile(hold.pattern)) for hold in holds if hold.until_ns is None or hold.until_ns > now_ns
+            (hold, compile_pattern(hold.pattern)) for hold in holds if hold.until_ns is None or hold.until_ns > now_ns
         ]
 
     def first_match(self, path: str, data_type: str, pipeline: str | None) -> Hold | None:
@@ -38,7 +38,8 @@ class HoldMatcher:
         return None
 
 
-def _compile(pattern: str) -> re.Pattern[str]:
+def compile_pattern(pattern: str) -> re.Pattern[str]:
+    """Compile an absolute path or glob in text form; a directory stands for everything below it."""
     literal = pattern.rstrip("/")
     # A backslash belongs to the text form of a name (\x0a) and a bracket may be part of one: so the literal path
     # counts too.

@@ -19,11 +19,15 @@ OPERATION_DATA_TYPES = ("pipeline_operations", "completed_operations", "failed_o
 
 
 class CleanupType(str, Enum):
-    """Why a run was started. Only `emergency` changes what a run may do: it bypasses the bypassable guardrails."""
+    """Why a run was started. Of cleanups only `emergency` changes what may be done: it bypasses some guardrails.
+
+    `restore` is the type that undo has in runs and audit; nobody can ask for a cleanup of that type.
+    """
 
     AUTOMATIC = "automatic"
     MANUAL = "manual"
     EMERGENCY = "emergency"
+    RESTORE = "restore"
 
 
 class Reason(str, Enum):
@@ -130,7 +134,10 @@ class Verdict(Struct, frozen=True, omit_defaults=True):
 
 
 class Receipt(Struct, frozen=True, omit_defaults=True):
-    """Proof of one backup: `backup` is its place below the backup directory, empty when the run skipped backups."""
+    """Proof of one backup: `backup` is its place below the backup directory, empty when the run skipped backups.
+
+    `inode` is the copy's own: by it a run that withdraws its copies tells them from others'.
+    """
 
     number: int
     path: str
@@ -140,6 +147,7 @@ class Receipt(Struct, frozen=True, omit_defaults=True):
     backup: str
     open_check: str
     pipeline: str | None = None
+    inode: int = 0
 
 
 class State(str, Enum):
@@ -169,6 +177,34 @@ class Outcome(Struct, frozen=True, omit_defaults=True):
     size: int
     detail: str = ""
     open_check: str = ""
+
+
+class RestoreState(str, Enum):
+    """How the attempt to put one file back ended. `PRESENT` means that the very bytes are there already."""
+
+    RESTORED = "restored"
+    WOULD_RESTORE = "would_restore"
+    PRESENT = "present"
+    EXISTS = "exists"
+    NO_BACKUP = "no_backup"
+    MISSING = "missing"
+    DAMAGED = "damaged"
+    FAILED = "failed"
+
+    @property
+    def is_well(self) -> bool:
+        """Whether the file is, or in a dry run would be, where it belongs."""
+        return self in {RestoreState.RESTORED, RestoreState.WOULD_RESTORE, RestoreState.PRESENT}
+
+
+class Restored(Struct, frozen=True, omit_defaults=True):
+    """What became of one file that was to be put back."""
+
+    path: str
+    data_type: str
+    state: RestoreState
+    size: int
+    detail: str = ""
 
 
 class Tally(Struct, frozen=True):

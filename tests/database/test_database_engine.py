@@ -201,7 +201,7 @@ def test_an_existing_sqlite_file_keeps_its_mode(sqlite_url: URL) -> None:
     assert stat.S_IMODE(path.stat().st_mode) == 0o640
 
 
-@pytest.mark.parametrize("name", ["a?mode=ro.db", "b#c.db", "d%20e.db", "f g.db", "ü.db"])
+@pytest.mark.parametrize("name", ["a?mode=ro.db", "b#c.db", "d%20e.db", "f g.db", "ü.db", "\udcff.db"])
 def test_any_file_name_is_taken_literally(tmp_path: Path, name: str) -> None:
     engine = open_engine(URL.create("sqlite", database=str(tmp_path / name)))
     upgrade(engine)

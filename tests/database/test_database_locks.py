@@ -83,6 +83,13 @@ def test_a_lock_taken_away_on_a_living_connection_is_noticed(postgres_engine: En
         assert not lock.still_held()
 
 
+def test_the_connection_that_held_the_lock_is_closed_and_not_pooled(postgres_engine: Engine) -> None:
+    postgres_engine.dispose()
+    with advisory_lock(postgres_engine) as lock:
+        assert lock.still_held()
+    assert postgres_engine.pool.status().startswith("Pool size: 5  Connections in pool: 0 ")
+
+
 def test_the_holder_keeps_no_transaction_open(postgres_engine: Engine) -> None:
     with advisory_lock(postgres_engine) as lock:
         assert lock.still_held()

@@ -101,6 +101,7 @@ def test_a_run_from_its_reservation_to_its_end(engine: Engine) -> None:
         False,
         RunStatus.RUNNING,
         "host-a",
+        "state-a",
         4711,
         NOW,
         NOW + 1_000,
@@ -272,7 +273,18 @@ def test_backups_are_pruned_by_their_runs_time_and_once(engine: Engine) -> None:
     live_run(engine, "young", at=NOW + NS_PER_DAY)
     for run_id in ("old", "young"):
         end(engine, run_id)
-    kept = KeptBackups("old", "logs", "/data", "/backups", "/state/old.jsonl.zst", 5, 2**40, NOW)
+    kept = KeptBackups(
+        run_id="old",
+        target="logs",
+        root="/data",
+        directory="/backups",
+        manifest="/state/old.jsonl.zst",
+        files=5,
+        bytes=2**40,
+        state_id="state-a",
+        run_started_ns=NOW,
+        finished_ns=NOW + 2_000,
+    )
     assert unpruned(engine, NOW) == []
     assert unpruned(engine, NOW + NS_PER_DAY) == [kept]
     with engine.begin() as conn:

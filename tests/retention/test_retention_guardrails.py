@@ -137,7 +137,7 @@ def test_no_limit_no_refusal() -> None:
 
 
 def test_the_messages_name_the_figure_the_limit_and_the_way_on() -> None:
-    ways = "; review the dry run, then raise the limit in cleanup.yaml or run with type emergency"
+    ways = "; review the dry run and apply its plan, raise the limit in cleanup.yaml, or run with type emergency"
     tripped = refused(Tally(200_000, 200 * GIB), scanned=Tally(250_000, 0), recent=(1_000, 2_000, 3_000, 4_000))
     assert [r.message for r in tripped] == [
         "tmp: 200,000 files would go, more than max_files = 100,000" + ways,

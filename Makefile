@@ -1,0 +1,61 @@
+# Everything sets itself up: Python 3.10 or newer and make are enough. `make help` lists the targets.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
+READY := $(VENV)/.installed
+
+# What a shell happens to have set must not lead a demo or a test to a real installation.
+unexport CLEANUP_CONFIG CLEANUP_STATE_DIR CLEANUP_BACKUP_DIR CLEANUP_TIMEZONE CLEANUP_DATABASE_URL
+unexport CLEANUP_DB_HOST CLEANUP_DB_PORT CLEANUP_DB_NAME CLEANUP_DB_USER CLEANUP_DB_PASSWORD
+unexport CLEANUP_SYSTEM_LOGS_DIR CLEANUP_TEMP_FILES_DIR DBT_PROJECT_DIR DBT_LOG_PATH DBT_TARGET_PATH
+
+# Dagster reads ./dagster.yaml when DAGSTER_HOME is unset; each target gets an empty home of its own instead.
+WITH_HOME = home=$$(mktemp -d) && trap 'rm -rf "$$home"' EXIT && trap 'exit 130' INT TERM && DAGSTER_HOME="$$home"
+
+.PHONY: help demo test lint types check lock clean
+.DEFAULT_GOAL := help
+
+help:  ## list the targets
+	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile
+
+demo: $(READY)  ## clean a scratch platform in Dagster, dry and then live (ARGS="--keep" leaves it there)
+	@$(WITH_HOME) $(BIN)/python -m cleanup_dagster.demo $(ARGS)
+
+test: $(READY)  ## run the tests (ARGS="-k quarantine" for some of them)
+	@$(WITH_HOME) $(BIN)/python -m pytest $(ARGS)
+
+lint: $(READY)  ## ruff, its formatter, and the arrows between the rooms
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
+
+types: $(READY)  ## pyright, strict, for Python 3.10
+	$(BIN)/pyright
+
+check: lint types test  ## all of the above but the demo
+
+lock:  ## resolve the dependencies anew into requirements.lock
+	@tools=$$(mktemp -d) && trap 'rm -rf "$$tools"' EXIT \
+	&& $(PYTHON) -m venv "$$tools" \
+	&& "$$tools/bin/python" -m pip --disable-pip-version-check install --quiet uv \
+	&& "$$tools/bin/uv" pip compile pyproject.toml --group dev --generate-hashes --no-strip-extras \
+	--no-emit-index-url --no-annotate --no-header --universal --python-version 3.10 --quiet -o requirements.lock
+	@echo "requirements.lock is up to date; 'make check' tries it out."
+
+clean:  ## remove the virtual environment and every cache
+	rm -rf $(VENV) .pytest_cache .ruff_cache .hypothesis .import_linter_cache dist build
+	find cleanup_dagster tests -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# The stamp is written last, so that an installation that broke off is made again.
+$(READY): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { \
+	echo "cleanup_dagster needs Python 3.10 or newer, and $(PYTHON) is older or missing. Try: make PYTHON=python3.12"; exit 1; }
+	@echo "Setting up $(VENV) with the versions in requirements.lock. The first time takes about a minute."
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || { \
+	echo "Python's venv module did not work; on Debian and Ubuntu: apt install python3-venv"; rm -rf $(VENV); exit 1; }
+	@$(PIP) install --quiet --require-hashes -r requirements.lock
+	@$(PIP) install --quiet --no-deps --no-build-isolation -e .
+	@touch $(READY)
+	@echo "Ready."

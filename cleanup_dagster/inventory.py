@@ -1,0 +1,94 @@
+"""What backups there are, until when, and whether every byte of them is what was written."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from msgspec import Struct
+
+from cleanup_dagster.backups.files import open_file_backups
+from cleanup_dagster.backups.manifest import ManifestRef, read_manifest, verify_manifest
+from cleanup_dagster.database.engine import reading
+from cleanup_dagster.database.run_targets import KeptBackups, unpruned_backups
+from cleanup_dagster.installation import Installation, Progress
+from cleanup_dagster.retention.models import NS_PER_DAY, NS_PER_SECOND, Receipt, Tally
+from cleanup_dagster.retention.times import from_ns
+
+
+class BackupSet(Struct, frozen=True):
+    """The backups of one target of one run, and when they expire."""
+
+    run_id: str
+    target: str
+    root: str
+    directory: str
+    files: int
+    bytes: int
+    made_ns: int
+    expires_ns: int
+
+
+class Damage(Struct, frozen=True):
+    """One copy that cannot be relied on, and why."""
+
+    run_id: str
+    path: str
+    backup: str
+    problem: str
+
+
+class Verification(Struct, frozen=True):
+    """What re-reading every byte of the backups found."""
+
+    sound: Tally
+    damaged: tuple[Damage, ...]
+
+
+def kept_backups(installation: Installation, of_run: str | None = None) -> list[KeptBackups]:
+    """Return the backups of this state directory that are not pruned yet, oldest first. Raises DatabaseUnavailable."""
+    with reading(installation.database) as conn:
+        kept = unpruned_backups(conn, from_ns(installation.clock() + NS_PER_SECOND))
+    return [b for b in kept if b.state_id == installation.state.id and of_run in {None, b.run_id}]
+
+
+def list_backups(installation: Installation, of_run: str | None = None) -> list[BackupSet]:
+    """Return what backups there are and until when. Raises DatabaseUnavailable."""
+    retention_ns = installation.settings.backup.retention_days * NS_PER_DAY
+    return [
+        BackupSet(
+            kept.run_id,
+            kept.target,
+            kept.root,
+            kept.directory,
+            kept.files,
+            kept.bytes,
+            kept.run_started_ns,
+            kept.run_started_ns + retention_ns,
+        )
+        for kept in kept_backups(installation, of_run)
+    ]
+
+
+def verify_backups(installation: Installation, progress: Progress, of_run: str | None = None) -> Verification:
+    """Read every byte of the backups again, and name each copy that is missing or not what was written.
+
+    Raises DatabaseUnavailable; ManifestError for a manifest that is not the recorded one; UnsafeDirectoryError or
+    OSError for a backup directory that cannot be used.
+    """
+    sound = Tally()
+    damaged: list[Damage] = []
+    for kept in kept_backups(installation, of_run):
+        for receipt, problem in _examined(kept):
+            if problem is None:
+                sound = sound.plus(1, receipt.identity.size)
+            else:
+                damaged.append(Damage(kept.run_id, receipt.path, receipt.backup, problem))
+            progress(1)
+    return Verification(sound, tuple(damaged))
+
+
+def _examined(kept: KeptBackups) -> Iterator[tuple[Receipt, str | None]]:
+    verify_manifest(ManifestRef(kept.manifest, kept.sha256, kept.rows))
+    with open_file_backups(Path(kept.directory), kept.run_id) as store:
+        for receipt in read_manifest(Path(kept.manifest), Receipt):
+            if receipt.backup:
+                yield receipt, store.problem(receipt.backup, receipt.sha256)
