@@ -24,9 +24,9 @@ from cleanup_dagster.filesystem.quarantine import open_quarantine
 from cleanup_dagster.filesystem.tree import Directories, open_root
 from cleanup_dagster.handles import BackedUp, Deleted, Plan, merge, total
 from cleanup_dagster.installation import Installation, Progress, RunRefusedError
-from cleanup_dagster.recovery import Settled, counts_of, discard_target, settle_target, slots_of
 from cleanup_dagster.retention.holds import HoldMatcher
 from cleanup_dagster.retention.models import Receipt, Tally, Verdict
+from cleanup_dagster.settling import Settled, counts_of, discard_target, settle_target, slots_of
 
 _HEARTBEAT_SECONDS = 2.0  # a commit per batch would cost 15 us a file on SQLite
 
@@ -45,9 +45,10 @@ def back_up_target(installation: Installation, plan: Plan, progress: Progress) -
     directory = "" if plan.run.request.skip_backup else str(installation.settings.backup.directory)
     with ExitStack() as stack:
         directories = stack.enter_context(closing(Directories(stack.enter_context(open_root(Path(plan.root))))))
+        # First the store: receipts that were begun without one would have to be settled by opening it after all.
+        store = stack.enter_context(open_file_backups(Path(directory), run_id)) if directory else None
         header = _header(installation, plan, Kind.RECEIPTS, directory)
         receipts = stack.enter_context(write_manifest(state.receipts(run_id, plan.target), header))
-        store = stack.enter_context(open_file_backups(Path(directory), run_id)) if directory else None
         header = _header(installation, plan, Kind.OUTCOMES)
         skipped = stack.enter_context(write_manifest(state.skipped(run_id, plan.target), header))
         verdicts = read_manifest(Path(plan.manifest.path), Verdict)
@@ -55,6 +56,8 @@ def back_up_target(installation: Installation, plan: Plan, progress: Progress) -
         copied, totals = back_up(verdicts, directories, store, receipts, skipped, alive)
         skipped.close()
         reference = receipts.close()
+        if store is not None and copied:
+            store.keep_replica(Path(reference.path), plan.target)
     if not copied:
         return BackedUp(plan, None, copied, counts_of(totals))
     _commit_intent(installation, plan, reference, total(copied.values()), directory)
@@ -160,7 +163,17 @@ def delete_target(installation: Installation, backed_up: BackedUp, progress: Pro
 
 
 def _header(installation: Installation, plan: Plan, kind: Kind, directory: str = "") -> Header:
-    return Header(kind, plan.run.request.run_id, plan.target, plan.root, installation.clock(), directory)
+    request = plan.run.request
+    return Header(
+        kind,
+        request.run_id,
+        plan.target,
+        plan.root,
+        installation.clock(),
+        directory,
+        request.cleanup_type.value,
+        request.executed_by,
+    )
 
 
 def _with_heartbeat(installation: Installation, plan: Plan, progress: Progress) -> Progress:

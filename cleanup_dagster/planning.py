@@ -36,7 +36,16 @@ from cleanup_dagster.retention.guardrails import (
     plan_refusals,
 )
 from cleanup_dagster.retention.holds import HoldMatcher
-from cleanup_dagster.retention.models import NS_PER_DAY, Candidate, Policy, PolicyProblem, Reason, Tally, Verdict
+from cleanup_dagster.retention.models import (
+    NS_PER_DAY,
+    NS_PER_SECOND,
+    Candidate,
+    Policy,
+    PolicyProblem,
+    Reason,
+    Tally,
+    Verdict,
+)
 from cleanup_dagster.retention.rules import KeepLast, Policies, judge, keep
 from cleanup_dagster.retention.times import from_ns
 from cleanup_dagster.reviewed import load_plan, reviewed_verdicts
@@ -149,16 +158,25 @@ def _out_of_bounds(allowed: Policies, policies: Policies, target: Target) -> Ite
 
 def refusals(installation: Installation, run: Run, plans: Sequence[Plan]) -> Iterator[Refusal]:
     """Yield every guardrail that a run's plans trip, the bypassable ones too."""
+    yield from wrong_clock(installation, run)
     with reading(installation.database) as conn:
-        database_now = database_now_ns(conn)
-        last_run = last_run_started(conn, excluding=run.request.run_id)
         recent = {plan.target: recent_deletions(conn, plan.target, plan.root) for plan in plans}
-    yield from clock_refusals(installation.clock(), database_now, last_run, installation.settings.clock_skew_seconds)
     for plan in plans:
         limits = installation.target(plan.target).limits
         yield from plan_refusals(plan.target, plan.scanned, plan.deletable, limits, recent[plan.target])
     if not run.request.skip_backup:
         yield from _space_refusals(installation, plans)
+
+
+def wrong_clock(installation: Installation, run: Run) -> Iterator[Refusal]:
+    """Yield what says that this host's clock is wrong. Raises DatabaseUnavailable."""
+    skew = installation.settings.clock_skew_seconds
+    with reading(installation.database) as conn:
+        database_now = database_now_ns(conn)
+        last_run = last_run_started(conn, excluding=run.request.run_id)
+    if database_now is not None and last_run is not None and last_run > database_now + skew * NS_PER_SECOND:
+        last_run = None  # that run's clock was wrong: it must not refuse every run until its moment comes
+    yield from clock_refusals(installation.clock(), database_now, last_run, skew)
 
 
 def _space_refusals(installation: Installation, plans: Sequence[Plan]) -> Iterator[Refusal]:

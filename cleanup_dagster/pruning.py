@@ -43,6 +43,7 @@ def _prune_backups(installation: Installation, backups: KeptBackups, now_ns: int
         raise BackupError("the directory is not there; mount it again, or put it back")
     with open_file_backups(directory, backups.run_id) as store:
         gone = prune_copies(read_manifest(Path(backups.manifest), Receipt), store, backups.finished_ns)
+        store.remove_replica(backups.target)
     with installation.database.begin() as conn:
         mark_pruned(conn, backups.run_id, backups.target, now_ns)
     return gone
@@ -54,8 +55,11 @@ def _prune_files(installation: Installation, now_ns: int) -> Iterator[str]:
     try:
         for directory in state.runs_with("plans", now_ns - settings.plan_retention_hours * 3_600 * NS_PER_SECOND):
             state.remove(directory)
+        with reading(installation.database) as conn:  # a copy without its receipts could neither be restored nor pruned
+            needed = {backups.run_id for backups in unpruned_backups(conn, from_ns(now_ns))}
         for directory in state.runs_with("manifests", manifests_before_ns):
-            state.remove(directory)
+            if directory.name not in needed:
+                state.remove(directory)
         _prune_logs(settings.backup.directory, manifests_before_ns)
     except OSError as error:
         yield f"old plans, manifests or logs were not pruned: {error}"

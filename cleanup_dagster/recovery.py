@@ -1,53 +1,51 @@
-"""Finishing what a run that died had begun: the first thing the next live run does, under the lock of live runs.
+"""Finishing what runs that died had begun: the first thing the next live run does, under the lock of live runs.
 
-A target without a committed intent lost nothing: its copies are removed again. A target with one is settled from its
-receipts, which the database vouches for by their sha256, and from what is in place, in quarantine or gone.
+A target without a committed intent lost nothing: its copies are removed again. A target with one is settled. A run that
+only the manifests know (the database was lost, or is an older copy) is settled from them alone, and one that only the
+database knows (the state directory was lost) from the replicas of its receipts.
 """
 
-from collections.abc import Generator, Iterator
-from contextlib import closing, contextmanager
+import socket
+from collections.abc import Iterator
 from pathlib import Path
 
-from msgspec import Struct
+from msgspec import structs
 
-from cleanup_dagster.backups.files import BackupError, open_file_backups
-from cleanup_dagster.backups.manifest import (
-    Header,
-    Kind,
-    ManifestError,
-    ManifestRef,
-    read_header,
-    read_manifest,
-    verify_manifest,
-    write_manifest,
-)
-from cleanup_dagster.collectors.deletion import Totals, discard_backups, recover
+from cleanup_dagster.backups.files import BackupError
+from cleanup_dagster.backups.manifest import ManifestError, hash_manifest, read_header, read_manifest
 from cleanup_dagster.database import audit, run_targets
 from cleanup_dagster.database.audit import AuditRow
 from cleanup_dagster.database.engine import reading
 from cleanup_dagster.database.holds import load_holds
 from cleanup_dagster.database.run_targets import Intent
-from cleanup_dagster.database.runs import RunRecord, RunStatus, RunTotals, finish_run, unfinished_live_runs
+from cleanup_dagster.database.runs import (
+    RunRecord,
+    RunStatus,
+    RunTotals,
+    finish_run,
+    get_run,
+    unfinished_live_runs,
+)
+from cleanup_dagster.filesystem.names import to_text
 from cleanup_dagster.filesystem.private import UnsafeDirectoryError
-from cleanup_dagster.filesystem.quarantine import Quarantine, left_quarantines, reopen_quarantine
-from cleanup_dagster.filesystem.tree import Directories, RootError, open_root
-from cleanup_dagster.handles import Counts, merge, total
+from cleanup_dagster.filesystem.tree import RootError
+from cleanup_dagster.handles import Counts, Request, merge, total
 from cleanup_dagster.installation import Installation, RunRefusedError
 from cleanup_dagster.retention.holds import HoldMatcher
-from cleanup_dagster.retention.models import Hold, Outcome, Receipt, State, Tally
-from cleanup_dagster.state import StateDirectory
+from cleanup_dagster.retention.models import CleanupType, Hold, Receipt, Tally
+from cleanup_dagster.settling import Settled, discard_target, find_receipts, settle_target
 
 
 def recover_all(installation: Installation) -> Iterator[str]:
-    """Settle every run of this state directory that died, and yield a sentence about each. Needs the lock.
+    """Settle every run that died here, and yield a sentence about each. Needs the lock.
 
-    Runs of another state directory are left alone: their files and manifests are not here to judge by.
+    Runs of another host are left alone: their files and manifests are not here to judge by.
     Raises RunRefusedError when a run cannot be settled; nothing else may be deleted before it is.
     """
     with reading(installation.database) as conn:
-        dead = [run for run in unfinished_live_runs(conn) if run.state_id == installation.state.id]
+        unfinished = unfinished_live_runs(conn)
         active_holds = load_holds(conn)
-    for run in dead:
+    for run in [*filter(lambda run: _is_ours(installation, run), unfinished), *_unknown_runs(installation)]:
         try:
             yield _recover_run(installation, run, active_holds)
         except (BackupError, ManifestError, OSError, RootError, UnsafeDirectoryError) as error:
@@ -57,29 +55,97 @@ def recover_all(installation: Installation) -> Iterator[str]:
             ) from None
 
 
-class Settled(Struct, frozen=True):
-    """What became of one interrupted target: the outcomes it had written and those found now, together."""
+def _is_ours(installation: Installation, run: RunRecord) -> bool:
+    """Tell whether an unfinished run is this host's to settle.
 
-    counts: dict[str, Counts]
-    open_checks: tuple[str, ...] = ()
+    It is when this state directory has its manifests. When the state directory was lost, the host's name and a replica
+    of the receipts, which only the host with the copies has, say so together.
+    """
+    if run.state_id == installation.state.id:
+        return True
+    if run.host != socket.gethostname():
+        return False
+    with reading(installation.database) as conn:
+        intents = run_targets.intents(conn, run.run_id)
+    return bool(intents) and all(find_receipts(intent) is not None for intent in intents)
+
+
+def _unknown_runs(installation: Installation) -> Iterator[RunRecord]:
+    """Yield the runs whose manifests are here, which never ended, and which the database does not know."""
+    for run_id in installation.state.unended_runs():
+        with reading(installation.database) as conn:
+            if get_run(conn, run_id) is not None:
+                continue
+        yield _reconstructed(installation, run_id)
+
+
+def _reconstructed(installation: Installation, run_id: str) -> RunRecord:
+    headers = [read_header(path) for path in installation.state.all_receipts(run_id)]
+    started_ns = min((header.made_at_ns for header in headers), default=installation.clock())
+    cleanup_type = CleanupType(headers[0].cleanup_type or "manual") if headers else CleanupType.MANUAL
+    executed_by = headers[0].executed_by if headers else ""
+    installation.reserve(Request(run_id, cleanup_type, False, executed_by), started_ns)
+    with reading(installation.database) as conn:
+        run = get_run(conn, run_id)
+    assert run is not None, "it was reserved just now"  # noqa: S101
+    return run
+
+
+def _intents(installation: Installation, run: RunRecord) -> dict[str, Intent]:
+    with reading(installation.database) as conn:
+        intents = {intent.target: intent for intent in run_targets.intents(conn, run.run_id)}
+        known = bool(run_targets.targets_of(conn, run.run_id))
+    if not known:  # the database lost them: whole receipts mean that the intent may have been committed
+        for path in installation.state.all_receipts(run.run_id):
+            intent = _intent_of(path)
+            if intent is not None:
+                intents[intent.target] = intent
+    return intents
+
+
+def _intent_of(receipts: Path) -> Intent | None:
+    try:
+        rows = sum(1 for _ in read_manifest(receipts, Receipt))
+    except ManifestError:  # cut off, so no intent was ever committed
+        return None
+    header = read_header(receipts)
+    return Intent(
+        run_id=header.run_id,
+        target=header.target,
+        root=header.root,
+        manifest=str(receipts),
+        sha256=hash_manifest(receipts),
+        rows=rows,
+        intent_ns=header.made_at_ns,
+        backup_directory=header.backup_directory or None,
+        finished_ns=None,
+    )
 
 
 def _recover_run(installation: Installation, run: RunRecord, active_holds: list[Hold]) -> str:
     now_ns = installation.clock()
+    intents = _intents(installation, run)
     with reading(installation.database) as conn:
-        intents = {intent.target: intent for intent in run_targets.intents(conn, run.run_id)}
         planned = run_targets.targets_of(conn, run.run_id)
+    in_state = [read_target(path) for path in installation.state.all_receipts(run.run_id)]
     settled: dict[str, Settled] = {}
-    for target in planned:
+    for target in sorted({*planned, *in_state, *intents}):
         intent = intents.get(target)
         if intent is None:
             discard_target(installation, run.run_id, target)
         elif intent.finished_ns is None:
-            holds = HoldMatcher(active_holds, intent.root, now_ns)
+            holds = HoldMatcher(active_holds, to_text(intent.root), now_ns)
             settled[target] = settle_target(installation.state, intent, holds, now_ns)
     _write_audit(installation, run, settled, now_ns)
+    installation.state.mark_ended(run.run_id)
     deleted = total(counts.deleted for one in settled.values() for counts in one.counts.values())
-    return f"run {run.run_id} had been interrupted; it is settled now, with {deleted.files:,} files deleted"
+    problems = "".join(f"; {one.problem}" for one in settled.values() if one.problem)
+    return f"run {run.run_id} had been interrupted; it is settled, with {deleted.files:,} files deleted{problems}"
+
+
+def read_target(receipts: Path) -> str:
+    """Return the target whose receipts a file holds, by its name."""
+    return receipts.name.removesuffix(".receipts.jsonl.zst")
 
 
 def _write_audit(installation: Installation, run: RunRecord, settled: dict[str, Settled], now_ns: int) -> None:
@@ -87,107 +153,38 @@ def _write_audit(installation: Installation, run: RunRecord, settled: dict[str, 
     merged: dict[str, Counts] = {}
     for one in settled.values():
         merged = merge(merged, one.counts)
-    checks = ", ".join(sorted({check for one in settled.values() for check in one.open_checks}))
-    rows = [
-        AuditRow(
-            run_id=run.run_id,
-            data_type=data_type,
-            cleanup_type=run.cleanup_type.value,
-            outcome="recovered",
-            executed_ns=now_ns,
-            executed_by=run.executed_by,
-            records_deleted=counts.deleted.files,
-            space_freed_bytes=counts.deleted.bytes,
-            records_failed=counts.failed.files,
-            records_skipped=counts.skipped.files,
-            open_check=checks,
-            manifest=str(installation.state.manifests(run.run_id)),
-            message="the run was interrupted, and the next one settled it",
-        )
-        for data_type, counts in merged.items()
-    ]
     deleted = total(counts.deleted for counts in merged.values())
     failed = total(counts.failed for counts in merged.values())
     sums = RunTotals(deleted_files=deleted.files, freed_bytes=deleted.bytes, failed_files=failed.files)
+    problems = [one.problem for one in settled.values() if one.problem]
+    message = "; ".join(["the run was interrupted, and the next one settled it", *problems])
+    checks = ", ".join(sorted({check for one in settled.values() for check in one.open_checks}))
+    blank = AuditRow(
+        run_id=run.run_id,
+        data_type="",
+        cleanup_type=run.cleanup_type.value,
+        outcome="recovered",
+        executed_ns=now_ns,
+        executed_by=run.executed_by,
+        open_check=checks,
+        manifest=str(installation.state.manifests(run.run_id)),
+        message=message,
+    )
     with installation.database.begin() as conn:
         for target, one in settled.items():
             gone = total(counts.deleted for counts in one.counts.values())
             run_targets.finish_target(conn, run.run_id, target, gone, now_ns)
-        audit.append(conn, rows)
-        finish_run(conn, run.run_id, RunStatus.INTERRUPTED, "interrupted; the next run settled it", sums, now_ns)
+        audit.append(conn, [_row(blank, data_type, counts) for data_type, counts in merged.items()])
+        finish_run(conn, run.run_id, RunStatus.INTERRUPTED, message, sums, now_ns)
 
 
-def settle_target(state: StateDirectory, intent: Intent, holds: HoldMatcher, now_ns: int) -> Settled:
-    """Settle one target whose intent was committed. Idempotent.
-
-    Raises:
-        ManifestError: its receipts are gone or not the recorded ones.
-        RootError: its root cannot be opened.
-        OSError: the disk fails.
-    """
-    manifest = Path(intent.manifest)
-    verify_manifest(ManifestRef(intent.manifest, intent.sha256, intent.rows))
-    totals = Totals()
-    outcomes = state.outcomes(intent.run_id, intent.target)
-    settled = 0
-    for outcome in _written(outcomes):
-        totals.add(outcome)
-        settled += 1
-    header = Header(Kind.OUTCOMES, intent.run_id, intent.target, intent.root, now_ns)
-    with (
-        open_root(Path(intent.root)) as root,
-        closing(Directories(root)) as directories,
-        _quarantine_of(intent, root) as quarantine,
-        write_manifest(state.next_recovery(intent.run_id, intent.target), header) as recovered,
-    ):
-        receipts = read_manifest(manifest, Receipt)
-        found = recover(receipts, settled, directories, quarantine, slots_of(intent), holds, recovered)
-        recovered.close()
-    counts = merge(counts_of(totals), counts_of(found))
-    return Settled(counts, tuple(sorted({*totals.open_checks, *found.open_checks})))
-
-
-def slots_of(intent: Intent) -> str:
-    """Return the prefix of a target's names in the quarantine: unique to a run and target."""
-    return f"{intent.run_id}.{intent.target}"
-
-
-@contextmanager
-def _quarantine_of(intent: Intent, root: int) -> Generator[Quarantine | None]:
-    """Open the quarantine that holds this target's files, or yield None when nothing of it is left."""
-    for name in left_quarantines(root):
-        with reopen_quarantine(root, name) as quarantine:
-            if quarantine is not None and quarantine.holds(slots_of(intent)):
-                yield quarantine
-                return
-    yield None
-
-
-def discard_target(installation: Installation, run_id: str, target: str) -> None:
-    """Remove the copies of a target that never committed its intent, and its receipts: it deleted nothing.
-
-    Raises BackupError, UnsafeDirectoryError or OSError when the backup directory cannot be used.
-    """
-    receipts = installation.state.receipts(run_id, target)
-    if not receipts.exists():
-        return
-    try:
-        directory = read_header(receipts).backup_directory
-    except ManifestError:  # the power went before the header was on the disk
-        directory = str(installation.settings.backup.directory)
-    if directory and Path(directory).is_dir():
-        with open_file_backups(Path(directory), run_id) as store:  # sweeps what was staged when it closes
-            discard_backups(read_manifest(receipts, Receipt, torn=True), store)
-    receipts.unlink()
-
-
-def counts_of(totals: Totals) -> dict[str, Counts]:
-    """Return totals by data type."""
-    states: dict[str, dict[State, Tally]] = {}
-    for (data_type, state), tally in totals.by_state.items():
-        states.setdefault(data_type, {})[state] = tally
-    return {data_type: Counts(by_state) for data_type, by_state in states.items()}
-
-
-def _written(outcomes: Path) -> Iterator[Outcome]:
-    return read_manifest(outcomes, Outcome, torn=True) if outcomes.exists() else iter(())
+def _row(blank: AuditRow, data_type: str, counts: Counts) -> AuditRow:
+    deleted: Tally = counts.deleted
+    return structs.replace(
+        blank,
+        data_type=data_type,
+        records_deleted=deleted.files,
+        space_freed_bytes=deleted.bytes,
+        records_failed=counts.failed.files,
+        records_skipped=counts.skipped.files,
+    )

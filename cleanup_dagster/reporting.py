@@ -40,6 +40,8 @@ def conclude(installation: Installation, checked: CheckedPlan, results: Sequence
             audit.append(conn, _audit_rows(installation, report, now_ns))
         message = "; ".join(report.problems)
         finish_run(conn, request.run_id, RunStatus(report.status), message, _run_totals(report), now_ns)
+    if not request.dry_run:
+        installation.state.mark_ended(request.run_id)
     return report
 
 

@@ -183,6 +183,7 @@ def _conclude(
         if not request.dry_run:
             audit.append(conn, _audit_rows(report, found, status, now_ns))
         finish_run(conn, request.run_id, status, "; ".join(report.problems), None, now_ns)
+    installation.state.mark_ended(request.run_id)
     return report
 
 

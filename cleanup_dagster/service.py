@@ -34,7 +34,7 @@ from cleanup_dagster.handles import (
 )
 from cleanup_dagster.installation import Installation, Progress, RunRefusedError
 from cleanup_dagster.inventory import BackupSet, Verification, list_backups, verify_backups
-from cleanup_dagster.planning import plan_target, refusals
+from cleanup_dagster.planning import plan_target, refusals, wrong_clock
 from cleanup_dagster.pruning import prune_all
 from cleanup_dagster.recovery import recover_all
 from cleanup_dagster.reporting import conclude
@@ -198,6 +198,9 @@ class CleanupService:
             return Pruned()
         try:
             self._installation.lock()
+            doubts = tuple(doubt.message for doubt in wrong_clock(self._installation, run))
+            if doubts:  # a clock ten years fast would take every backup there is
+                return Pruned(problems=tuple(f"expired backups were not pruned: {doubt}" for doubt in doubts))
             return prune_all(self._installation)
         except MET as error:
             return Pruned(problems=(f"expired backups were not pruned: {error}",))

@@ -85,6 +85,19 @@ class StateDirectory:
         number = sum(1 for _ in directory.glob(f"{target}.recovered-*.jsonl.zst"))
         return directory / f"{target}.recovered-{number}.jsonl.zst"
 
+    def all_receipts(self, run_id: str) -> list[Path]:
+        """Return the receipts that a run has here, of every target."""
+        return sorted((self.path / "manifests" / _checked(run_id)).glob("*.receipts.jsonl.zst"))
+
+    def mark_ended(self, run_id: str) -> None:
+        """Note that a run is in the audit, or needs none: recovery passes it by, whatever the database says."""
+        (self._directory("manifests", run_id) / "ended").touch(mode=0o600)
+
+    def unended_runs(self) -> list[str]:
+        """Return the runs that have manifests here and were never marked as ended."""
+        top = self.path / "manifests"
+        return sorted(d.name for d in top.iterdir() if not (d / "ended").exists()) if top.is_dir() else []
+
     def runs_with(self, kind: str, before_ns: int) -> Iterator[Path]:
         """Yield the run directories below `plans` or `manifests` that were last changed before a moment."""
         top = self.path / kind

@@ -9,6 +9,7 @@ import contextlib
 import hashlib
 import itertools
 import os
+import shutil
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,6 +26,7 @@ _BLOCK = 1 << 20
 _NAME_MAX = 255  # bytes, of every Linux filesystem in use
 _SUFFIX = ".backup"
 _STAGING_PREFIX = ".staging-"
+_REPLICAS = ".manifests"
 
 
 class BackupError(Exception):
@@ -161,6 +163,28 @@ class FileBackups:
             directory = parent
         return True
 
+    def keep_replica(self, receipts: Path, target: str) -> None:
+        """Keep the finished receipts beside the copies: with them the store explains itself. Raises BackupError."""
+        name = replica_of(self.path, self._run, target).name
+        try:
+            with contextlib.suppress(FileExistsError):
+                os.mkdir(_REPLICAS, 0o700, dir_fd=self._fd)
+            directory = self._directories.open(_REPLICAS)
+            fd = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=directory)
+            with receipts.open("rb") as source, os.fdopen(fd, "wb") as replica:
+                shutil.copyfileobj(source, replica)
+                replica.flush()
+                os.fsync(fd)
+            os.fsync(directory)
+            os.fsync(self._fd)
+        except OSError as error:
+            raise BackupError(f"the receipts cannot be kept in {self.path}: {error.strerror}") from None
+
+    def remove_replica(self, target: str) -> None:
+        """Remove the replica of a target's receipts, if there is one. Raises OSError."""
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(replica_of(self.path, self._run, target).name, dir_fd=self._directories.open(_REPLICAS))
+
     def open_copy(self, place: str) -> int:
         """Open one copy for reading. Raises OSError when it is not there."""
         directory, name = split(place)
@@ -253,6 +277,11 @@ class FileBackups:
 def _directories_of(place: str) -> Iterator[str]:
     while place := split(place)[0]:
         yield place
+
+
+def replica_of(directory: Path, run_id: str, target: str) -> Path:
+    """Return where a backup directory keeps the receipts of a run's target."""
+    return directory / _REPLICAS / f"{run_id}.{target}.receipts.jsonl.zst"
 
 
 def copy_bytes(source: int, destination: int, size: int) -> tuple[str, int]:

@@ -42,6 +42,8 @@ class Header(Struct, frozen=True, omit_defaults=True):
     root: str
     made_at_ns: int
     backup_directory: str = ""
+    cleanup_type: str = ""
+    executed_by: str = ""
     version: int = 1
 
 
@@ -134,17 +136,22 @@ def write_manifest(path: Path, header: Header) -> Generator[ManifestWriter]:
 
 def verify_manifest(reference: ManifestRef) -> None:
     """Raise ManifestError unless the file at `reference.path` has the recorded sha256."""
-    digest = hashlib.sha256()
-    try:
-        with Path(reference.path).open("rb") as file:
-            while block := file.read(1 << 20):
-                digest.update(block)
-    except OSError as error:
-        raise ManifestError(f"the manifest {reference.path} cannot be read: {error.strerror}") from None
-    if digest.hexdigest() != reference.sha256:
+    if hash_manifest(Path(reference.path)) != reference.sha256:
         raise ManifestError(
             f"the manifest {reference.path} is not the recorded one (its sha256 differs); nothing is done by it"
         )
+
+
+def hash_manifest(path: Path) -> str:
+    """Return the sha256 of a manifest's bytes. Raises ManifestError when it cannot be read."""
+    digest = hashlib.sha256()
+    try:
+        with path.open("rb") as file:
+            while block := file.read(1 << 20):
+                digest.update(block)
+    except OSError as error:
+        raise ManifestError(f"the manifest {path} cannot be read: {error.strerror}") from None
+    return digest.hexdigest()
 
 
 def read_header(path: Path) -> Header:

@@ -33,7 +33,7 @@ from cleanup_dagster.retention.models import Outcome, Receipt, State, Tally, Ver
 BATCH = 128
 
 _LEASED = "another process has a lease on it, as file servers take for their clients"
-#: What opening says when a symlink, a socket or a file has the name of what was a file, or a directory on the way to it.
+#: What opening says when something else has the name: a symlink or socket a file's, a file or symlink a directory's.
 _REPLACED = frozenset({errno.ELOOP, errno.ENOTDIR, errno.ENXIO})
 
 
@@ -317,14 +317,13 @@ def _remove_if_empty(path: str, directories: Directories) -> int:
 
 def recover(
     receipts: Iterable[Receipt],
-    settled: int,
     directories: Directories,
     quarantine: Quarantine | None,
     slots: str,
     holds: HoldMatcher,
     recovered: ManifestWriter,
 ) -> Totals:
-    """Settle what an interrupted `delete` left in doubt: the batch after its `settled` durable outcomes.
+    """Settle the receipts that an interrupted `delete` left in doubt: the batch after its last durable outcome.
 
     What is in quarantine, unchanged and equal to its backup, is removed; otherwise it is put back. What is neither
     there nor at its name any more was deleted by the run, whose outcome did not reach the disk. Idempotent.
@@ -334,7 +333,7 @@ def recover(
     totals = Totals()
     touched: set[str] = set()
     done: list[Outcome] = []
-    for receipt in itertools.islice(receipts, settled, settled + BATCH):
+    for receipt in receipts:
         outcome = _recover_one(receipt, directories, quarantine, slots, holds)
         if outcome is not None:
             done.append(outcome)

@@ -1,4 +1,4 @@
-"""The schema's version: asked for by every run, changed only by `cleanup-operations db upgrade` or an embedded file."""
+"""The schema's version: asked for by every run, changed only for an embedded file or by the command `UPGRADE`."""
 
 from enum import Enum
 from pathlib import Path
@@ -7,7 +7,7 @@ from uuid import uuid4
 from sqlalchemy import URL, Connection, Engine, func, insert, inspect, select, text
 
 from cleanup_dagster.database.engine import create_sqlite_file, open_engine, reading, sqlite_file
-from cleanup_dagster.database.errors import DatabaseUnavailable, SchemaMismatch
+from cleanup_dagster.database.errors import UPGRADE, DatabaseUnavailable, SchemaMismatch
 from cleanup_dagster.database.locks import UPGRADE_LOCK_KEY
 from cleanup_dagster.database.tables import cleanup_installation, cleanup_policies, insert_new, metadata
 from cleanup_dagster.database.urls import describe
@@ -121,7 +121,7 @@ def _advice(engine: Engine, state: SchemaState) -> str:
     if state is SchemaState.NEWER:
         return f"{where} was made by a newer cleanup_dagster; upgrade the package on this host"
     what = "has no cleanup tables yet" if state is SchemaState.ABSENT else "has the tables of an older cleanup_dagster"
-    return f"{where} {what}; run `cleanup-operations db upgrade`"
+    return f"{where} {what}; run `{UPGRADE}`"
 
 
 def _require_complete(conn: Connection) -> None:

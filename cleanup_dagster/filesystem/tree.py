@@ -164,6 +164,7 @@ class Directories:
     def __init__(self, root_fd: int, limit: int = 32) -> None:
         self._root = root_fd
         self._mount = mount_id(root_fd)
+        self.device = os.fstat(root_fd).st_dev
         self._limit = limit
         self._open: OrderedDict[str, int] = OrderedDict()
 

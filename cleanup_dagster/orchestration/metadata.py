@@ -3,6 +3,7 @@
 """What Dagster's UI shows of a run: counts, bytes, examples with reasons, and where the whole list is."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import dagster as dg
@@ -21,6 +22,7 @@ def of_run(run: Run) -> Metadata:
         "type": run.request.cleanup_type.value,
         "dry_run": run.request.dry_run,
         "executed_by": run.request.executed_by,
+        **({"plan": f"exactly what the dry run {run.request.plan} found"} if run.request.plan else {}),
         "policies": _table(
             {"data_type": "string", "kept": "string", "keep_last": "string"},
             [_policy(policy) for _, policy in sorted(run.policies.items())],
@@ -33,7 +35,7 @@ def of_run(run: Run) -> Metadata:
 
 def of_plan(plan: Plan) -> Metadata:
     """Describe what a run means to do in one target, and why."""
-    shown: Metadata = {"summary": _intention([plan])}
+    shown: Metadata = {"summary": intention([plan])}
     if plan.problem:
         shown["problem"] = plan.problem
     if plan.note:
@@ -120,7 +122,7 @@ def of_deletion(deleted: Deleted) -> Metadata:
     return shown
 
 
-def of_report(report: Report, backup_directory: str) -> Metadata:
+def of_report(report: Report) -> Metadata:
     """Describe how the whole run ended."""
     counts = report.counts
     deleted = total(c.deleted for c in counts.values())
@@ -131,14 +133,42 @@ def of_report(report: Report, backup_directory: str) -> Metadata:
         shown["by_data_type"] = _counts(counts)
     if report.checked.run.recovered:
         shown["recovered"] = "\n".join(report.checked.run.recovered)
-    if deleted.files and not report.checked.run.request.skip_backup:
-        shown["backup_directory"] = dg.MetadataValue.path(backup_directory)
     if report.log:
+        shown["backup_directory"] = dg.MetadataValue.path(str(Path(report.log).parent))
         shown["log"] = dg.MetadataValue.path(report.log)
     shown["deleted_files"] = deleted.files
     shown["deleted_bytes"] = deleted.bytes
     shown["skipped_files"] = total(c.skipped for c in counts.values()).files
     shown["failed_files"] = total(c.failed for c in counts.values()).files
+    return shown
+
+
+def of_restore(report: RestoreReport) -> Metadata:
+    """Describe what was put back, and what was not and why."""
+    request = report.request
+    verb = "would be put back" if request.dry_run else "put back"
+    well = total(tally for state, tally in report.states.items() if state.is_well and state is not RestoreState.PRESENT)
+    shown: Metadata = {
+        "summary": f"{_files(well)} {verb}",
+        "of_run": request.of_run,
+        "dry_run": request.dry_run,
+        "executed_by": request.executed_by,
+    }
+    if report.problems:
+        shown["problems"] = dg.MetadataValue.md("\n".join(f"- {problem}" for problem in report.problems))
+    if report.states:
+        shown["files"] = _tallies("state", {state.value: tally for state, tally in report.states.items()})
+    if report.troubled:
+        shown["not_restored"] = _table(
+            {"path": "string", "data_type": "string", "state": "string", "detail": "string"},
+            [
+                {"path": one.path, "data_type": one.data_type, "state": one.state.value, "detail": one.detail}
+                for one in report.troubled
+            ],
+        )
+    if report.holds:
+        shown["holds"] = ", ".join(map(str, report.holds))
+    shown["manifests"] = dg.MetadataValue.path(report.manifests)
     return shown
 
 
@@ -149,7 +179,7 @@ def planned(checked: CheckedPlan) -> str:
     if many:
         guardrails = "1 guardrail" if many == 1 else f"{many} guardrails"
         stopped = f", but {guardrails} would stop it" if checked.run.request.dry_run else f"; {guardrails} stopped it"
-    return _intention(checked.plans) + stopped
+    return intention(checked.plans) + stopped
 
 
 def saved(backed_up: BackedUp) -> str:
@@ -164,7 +194,7 @@ def gone_and_left(deleted: Deleted) -> str:
     """Return one sentence about what went from one target, and how much of its plan did not."""
     gone = total(counts.deleted for counts in deleted.counts.values())
     left = deleted.plan.deletable.files - gone.files
-    return f"{deleted.plan.target}: {_files(gone)} deleted" + (f", {left:,} left in place" if left else "")
+    return f"{deleted.plan.target}: {_files(gone)} deleted" + (f", {left:,} not (the outcomes say why)" if left else "")
 
 
 def summary(report: Report) -> str:
@@ -177,10 +207,12 @@ def summary(report: Report) -> str:
     deleted = total(counts.deleted for counts in report.counts.values())
     if not deleted.files:
         return "nothing was deleted"
-    return f"deleted {_files(deleted)}, " + ("without any backup" if request.skip_backup else "each one backed up first")
+    how = "without any backup" if request.skip_backup else "each one backed up first"
+    return f"deleted {_files(deleted)}, {how}"
 
 
-def _intention(plans: Sequence[Plan]) -> str:
+def intention(plans: Sequence[Plan]) -> str:
+    """Return one sentence about what plans would take."""
     scanned, expired = total(plan.scanned for plan in plans), total(plan.deletable for plan in plans)
     verb = "a live run would delete" if all(plan.run.request.dry_run for plan in plans) else "this run is to delete"
     return f"{verb} {expired.files:,} of {_files(scanned)}, {format_bytes(expired.bytes)}"

@@ -67,7 +67,7 @@ def load_policies(
 def scan_files(context: dg.OpExecutionContext, task: ScanTask, cleanup: CleanupResource) -> Plan:
     """Find everything one target's patterns name and judge it. Changes nothing."""
     plan = cleanup.service().scan(task.run, task.target, log_progress(context, "judged"))
-    context.log.info("%s: %s", plan.target, metadata.of_plan_in_short(plan))
+    context.log.info("%s: %s", plan.target, metadata.intention([plan]))
     for said in filter(None, (plan.problem, plan.note, *plan.warnings)):
         context.log.warning("%s", said)
     context.add_output_metadata(metadata.of_plan(plan))
@@ -124,16 +124,15 @@ def write_audit(
     context: dg.OpExecutionContext, checked: CheckedPlan, results: list[Deleted], cleanup: CleanupResource
 ) -> Report:
     """Write the audit rows and the log file, and end the run."""
-    service = cleanup.service()
     try:
-        report = service.audit(checked, results)
+        report = cleanup.service().audit(checked, results)
     except DatabaseUnavailable as error:
         raise dg.Failure(
             f"the audit could not be written: {error}. What was deleted is backed up and stands in the manifests; "
             "the next live run writes the audit from them.",
             allow_retries=False,
         ) from None
-    context.add_output_metadata(metadata.of_report(report, str(service.backup_directory)))
+    context.add_output_metadata(metadata.of_report(report))
     return report
 
 
@@ -154,6 +153,7 @@ def conclude(context: dg.OpExecutionContext, report: Report, pruned: Pruned) -> 
     if problems:
         raise dg.Failure("; ".join(problems), metadata=metadata.of_report(report), allow_retries=False)
     context.log.info("%s", metadata.summary(report))
+    context.add_output_metadata({"summary": metadata.summary(report)})
 
 
 def executed_by(context: dg.OpExecutionContext) -> str:

@@ -279,6 +279,8 @@ def test_backups_are_pruned_by_their_runs_time_and_once(engine: Engine) -> None:
         root="/data",
         directory="/backups",
         manifest="/state/old.jsonl.zst",
+        sha256="ab" * 32,
+        rows=5,
         files=5,
         bytes=2**40,
         state_id="state-a",

@@ -12,7 +12,7 @@ from sqlalchemy.exc import DBAPIError
 
 from cleanup_dagster.database import migrations, schema
 from cleanup_dagster.database.engine import open_engine, reading
-from cleanup_dagster.database.errors import DatabaseUnavailable, SchemaMismatch
+from cleanup_dagster.database.errors import UPGRADE, DatabaseUnavailable, SchemaMismatch
 from cleanup_dagster.database.installation import installation_id
 from cleanup_dagster.database.policies import load_policies
 from cleanup_dagster.database.schema import (
@@ -104,7 +104,7 @@ def test_a_database_shared_with_dagster_keeps_dagsters_version(empty: Engine, ur
 
 
 def test_a_configured_database_is_never_created(empty: Engine, url: URL) -> None:
-    with pytest.raises(SchemaMismatch, match="has no cleanup tables yet; run `cleanup-operations db upgrade`"):
+    with pytest.raises(SchemaMismatch, match=f"has no cleanup tables yet; run `{UPGRADE}`"):
         open_configured(url)
     assert schema_state(empty) is SchemaState.ABSENT
     if empty.dialect.name == "sqlite":
@@ -171,7 +171,7 @@ def test_an_older_configured_schema_is_refused_until_upgraded(empty: Engine, mon
         upgrade(empty)
     run_sql(empty, "DELETE FROM cleanup_policies WHERE data_type = 'dbt_logs'")
     assert schema_state(empty) is SchemaState.OLDER
-    with pytest.raises(SchemaMismatch, match="older cleanup_dagster; run `cleanup-operations db upgrade`"):
+    with pytest.raises(SchemaMismatch, match=f"older cleanup_dagster; run `{UPGRADE}`"):
         open_configured(empty.url)
     upgrade(empty)
     require_current(empty)

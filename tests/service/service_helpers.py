@@ -62,7 +62,7 @@ class Ended(msgspec.Struct, frozen=True):
 class Platform:
     """Two roots, `operations` and `logs`, below one directory. A share limit would refuse most tests; it is off."""
 
-    def __init__(self, home: Path, database: URL | None = None) -> None:
+    def __init__(self, home: Path, database: URL | None = None, *, new: bool = True) -> None:
         self.home = home
         self.operations = home / "operations"
         self.logs = home / "logs"
@@ -78,8 +78,12 @@ class Platform:
                 {"name": "logs", "kind": "files", "data_type": "system_logs", "root": str(self.logs)},
             ],
         }
+        if not new:
+            self.config = json.loads((home / "cleanup.yaml").read_text())
+            return
         self.operations.mkdir()
         self.logs.mkdir()
+        self.configure()
         if database is not None:
             engine = open_engine(database)
             upgrade(engine)
@@ -89,13 +93,19 @@ class Platform:
         """Return a target's mapping in the configuration, to be changed before the run."""
         return next(target for target in self.config["targets"] if target["name"] == name)
 
-    def settings(self) -> Settings:
+    def configure(self) -> Path:
+        """Write the configuration as it is now."""
         file = self.home / "cleanup.yaml"
-        file.write_text(json.dumps(self.config))  # JSON is YAML
+        content = json.dumps(self.config)  # JSON is YAML
+        if not file.exists() or file.read_text() != content:
+            file.write_text(content)
+        return file
+
+    def settings(self) -> Settings:
         environ = {"CLEANUP_STATE_DIR": str(self.state)}
         if self.database is not None:
             environ["CLEANUP_DATABASE_URL"] = self.database.render_as_string(hide_password=False)
-        return load_settings(environ, file)
+        return load_settings(environ, self.configure())
 
     @contextmanager
     def service(self) -> Generator[CleanupService]:

@@ -8,7 +8,7 @@ from typing import Any
 import sqlalchemy as sa
 from alembic import op
 
-from cleanup_dagster.database.errors import SchemaMismatch
+from cleanup_dagster.database.errors import UPGRADE, SchemaMismatch
 
 revision = "0001_initial"
 down_revision = None
@@ -206,8 +206,6 @@ def _create(name: str, *columns: sa.Column[Any], ours: tuple[str, ...] = ()) -> 
     key = [column.name for column in columns if column.primary_key]
     if foreign or inspector.get_pk_constraint(name)["constrained_columns"] != key:
         wrong = f"lacks the column {foreign[0]}" if foreign else f"has a primary key other than ({', '.join(key)})"
-        raise SchemaMismatch(
-            f"the existing table {name} {wrong}; rename the table, then run `cleanup-operations db upgrade` again"
-        )
+        raise SchemaMismatch(f"the existing table {name} {wrong}; rename the table, then run `{UPGRADE}` again")
     for column in missing:
         op.add_column(name, column)

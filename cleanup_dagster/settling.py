@@ -1,0 +1,166 @@
+"""Settling one target of a run that broke off, from its receipts and from what is in place, in quarantine or gone.
+
+The receipts are believed when their sha256 is the one the database committed. They are looked for in the state
+directory, then in the replica beside the copies, so that losing either directory loses no file.
+"""
+
+from collections.abc import Generator, Iterator
+from contextlib import closing, contextmanager
+from itertools import islice
+from pathlib import Path
+
+from msgspec import Struct
+
+from cleanup_dagster.backups.files import open_file_backups, replica_of
+from cleanup_dagster.backups.manifest import (
+    Header,
+    Kind,
+    ManifestError,
+    ManifestRef,
+    read_header,
+    read_manifest,
+    verify_manifest,
+    write_manifest,
+)
+from cleanup_dagster.collectors.deletion import BATCH, Totals, discard_backups, recover
+from cleanup_dagster.database.run_targets import Intent
+from cleanup_dagster.filesystem.quarantine import Quarantine, left_quarantines, reopen_quarantine
+from cleanup_dagster.filesystem.tree import Directories, RootError, RootMissingError, open_root
+from cleanup_dagster.handles import Counts, merge
+from cleanup_dagster.installation import Installation
+from cleanup_dagster.retention.holds import HoldMatcher
+from cleanup_dagster.retention.models import Outcome, Receipt, State, Tally
+from cleanup_dagster.state import StateDirectory
+
+
+class Settled(Struct, frozen=True):
+    """What became of one target: the outcomes it had written and those found now. `problem` needs somebody."""
+
+    counts: dict[str, Counts] = {}
+    open_checks: tuple[str, ...] = ()
+    problem: str = ""
+
+
+def settle_target(state: StateDirectory, intent: Intent, holds: HoldMatcher, now_ns: int) -> Settled:
+    """Settle one target whose intent was committed. Idempotent.
+
+    Raises:
+        RootError: its root cannot be opened, or is another filesystem than it was (not mounted, for example).
+        OSError: the disk fails.
+    """
+    manifest = find_receipts(intent)
+    if manifest is None:
+        return _without_receipts(intent)
+    written = Totals()
+    settled = 0
+    outcomes = state.outcomes(intent.run_id, intent.target)
+    for outcome in read_manifest(outcomes, Outcome, torn=True) if outcomes.exists() else ():
+        written.add(outcome)
+        settled += 1
+    # Without outcomes to count from, any of the receipts may have been carried out; with them, one batch at most.
+    last = settled + BATCH if outcomes.exists() else None
+    try:
+        found = _settle(state, intent, manifest, (settled, last), holds, now_ns)
+    except RootMissingError:
+        return Settled(counts_of(written), problem=f"{intent.root} is gone with what was left in it")
+    counts = merge(counts_of(written), counts_of(found))
+    return Settled(counts, tuple(sorted({*written.open_checks, *found.open_checks})))
+
+
+def _settle(
+    state: StateDirectory,
+    intent: Intent,
+    manifest: Path,
+    doubtful: tuple[int, int | None],
+    holds: HoldMatcher,
+    now_ns: int,
+) -> Totals:
+    header = Header(Kind.OUTCOMES, intent.run_id, intent.target, intent.root, now_ns)
+    with (
+        open_root(Path(intent.root)) as root,
+        closing(Directories(root)) as directories,
+        _quarantine_of(intent, root) as quarantine,
+        write_manifest(state.next_recovery(intent.run_id, intent.target), header) as recovered,
+    ):
+        receipts = _of_this_device(islice(read_manifest(manifest, Receipt), *doubtful), directories, intent)
+        found = recover(receipts, directories, quarantine, slots_of(intent), holds, recovered)
+        recovered.close()
+    return found
+
+
+def _of_this_device(receipts: Iterator[Receipt], directories: Directories, intent: Intent) -> Iterator[Receipt]:
+    for receipt in receipts:
+        if receipt.identity.dev != directories.device:
+            raise RootError(f"{intent.root} is on another filesystem than it was; mount the one that was cleaned")
+        yield receipt
+
+
+def find_receipts(intent: Intent) -> Path | None:
+    """Return the recorded receipts of an intent, from the state directory or their replica, or None."""
+    places = [Path(intent.manifest)]
+    if intent.backup_directory:
+        places.append(replica_of(Path(intent.backup_directory), intent.run_id, intent.target))
+    for place in places:
+        try:
+            verify_manifest(ManifestRef(str(place), intent.sha256, intent.rows))
+        except ManifestError:
+            continue
+        return place
+    return None
+
+
+def _without_receipts(intent: Intent) -> Settled:
+    left = ""
+    try:
+        with open_root(Path(intent.root)) as root, _quarantine_of(intent, root) as quarantine:
+            if quarantine is not None:
+                left = f"; whole files of it are left in {intent.root}/{quarantine.name}, move them back by hand"
+    except RootMissingError:
+        left = f"; {intent.root} is gone, too"
+    return Settled(
+        problem=f"the receipts of {intent.target} are lost, so which of its {intent.rows:,} files went cannot be told; "
+        f"their copies stay in {intent.backup_directory or 'no backup'}{left}"
+    )
+
+
+def slots_of(intent: Intent) -> str:
+    """Return the prefix of a target's names in the quarantine: unique to a run and target."""
+    return f"{intent.run_id}.{intent.target}"
+
+
+@contextmanager
+def _quarantine_of(intent: Intent, root: int) -> Generator[Quarantine | None]:
+    """Open the quarantine that holds this target's files, or yield None when nothing of it is left."""
+    for name in left_quarantines(root):
+        with reopen_quarantine(root, name) as quarantine:
+            if quarantine is not None and quarantine.holds(slots_of(intent)):
+                yield quarantine
+                return
+    yield None
+
+
+def discard_target(installation: Installation, run_id: str, target: str) -> None:
+    """Remove the copies of a target that never committed its intent, and its receipts: it deleted nothing.
+
+    Raises BackupError, UnsafeDirectoryError or OSError when the backup directory cannot be used.
+    """
+    receipts = installation.state.receipts(run_id, target)
+    if not receipts.exists():
+        return
+    try:
+        directory = read_header(receipts).backup_directory
+    except ManifestError:  # the power went before the header was on the disk
+        directory = str(installation.settings.backup.directory)
+    if directory and Path(directory).is_dir():
+        with open_file_backups(Path(directory), run_id) as store:  # sweeps what was staged when it closes
+            discard_backups(read_manifest(receipts, Receipt, torn=True), store)
+            store.remove_replica(target)
+    receipts.unlink()
+
+
+def counts_of(totals: Totals) -> dict[str, Counts]:
+    """Return totals by data type."""
+    states: dict[str, dict[State, Tally]] = {}
+    for (data_type, state), tally in totals.by_state.items():
+        states.setdefault(data_type, {})[state] = tally
+    return {data_type: Counts(by_state) for data_type, by_state in states.items()}
