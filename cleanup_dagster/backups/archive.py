@@ -1,0 +1,215 @@
+"""Backups of format `archive`: one `.tar.zst` per target and run, for platforms with very many small files.
+
+Independent zstd frames of about 1 MiB, each holding whole tar members: `tar --zstd -xf` reads the archive as it is, and
+the manifest's offsets read one file out of a million without touching the rest. A larger file has a frame of its own,
+written and read as a stream. After a crash the archive is usable up to its last whole frame.
+"""
+
+import hashlib
+import os
+import tarfile
+import zlib
+from collections.abc import Iterator
+
+import zstandard
+from msgspec import Struct
+
+from cleanup_dagster.retention.models import Identity
+
+FRAME_BYTES = 1 << 20  # raw; 64 KiB frames stored 7 % more, 8 MiB ones read a single file ten times slower
+_BLOCK = 512
+_CHUNK = 1 << 20
+_LEVEL = 1  # level 3 stored 2 % less for 6 % more time
+_OCTAL_SIZE_MAX = 8 * 1024**3
+_END = bytes(2 * _BLOCK)
+
+
+class Frame(Struct, frozen=True, array_like=True):
+    """Where a member's bytes are: the frame's place and length in the archive, and where they begin in it, unpacked."""
+
+    offset: int
+    length: int
+    inner: int
+
+
+class Member(Struct):
+    """A file that was added. Its `frame` is known once the frame was written."""
+
+    sha256: str
+    size: int
+    inner: int
+    frame: Frame | None = None
+
+
+class ArchiveWriter:
+    """Writes one archive through an open descriptor, which stays the caller's."""
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+        self._compressor = zstandard.ZstdCompressor(level=_LEVEL)
+        self._offset = 0
+        self._raw = bytearray()
+        self._members: list[Member] = []
+        #: Frames written since the last `verify`: place, length and the sha256 of what they hold.
+        self._unverified: list[tuple[int, int, str]] = []
+
+    @property
+    def bytes_written(self) -> int:
+        """Bytes of the archive so far, without what is still gathered for the next frame."""
+        return self._offset
+
+    def add(self, name: str, identity: Identity, source: int) -> Member:
+        """Add an open file of `identity.size` bytes under its name (as the operating system has it).
+
+        The caller checks afterwards that the file was still the same, and calls `take_back` when it was not.
+        """
+        if identity.size > FRAME_BYTES:
+            return self._add_large(name, identity, source)
+        content = _read_whole(source, identity.size)
+        header = tar_header(name, identity, len(content))
+        if self._raw and len(self._raw) + len(header) + len(content) > FRAME_BYTES:
+            self._flush()
+        inner = len(self._raw) + len(header)
+        self._raw += header
+        self._raw += content
+        self._raw += bytes(-len(content) % _BLOCK)
+        member = Member(hashlib.sha256(content).hexdigest(), len(content), inner)
+        self._members.append(member)
+        return member
+
+    def take_back(self, member: Member) -> None:
+        """Forget the file added last. What was written of it stays as a member that no receipt names."""
+        if self._members and self._members[-1] is member:
+            self._members.pop()
+
+    def commit(self) -> None:
+        """Write what is gathered, make it durable, read it back from the device and compare. Raises OSError."""
+        self._flush()
+        os.fdatasync(self._fd)
+        if hasattr(os, "posix_fadvise"):  # drops the cached pages, so that the device itself answers
+            os.posix_fadvise(self._fd, 0, 0, os.POSIX_FADV_DONTNEED)
+        for offset, length, sha256 in self._unverified:
+            digest = hashlib.sha256()
+            for block in unpack(self._fd, offset, length):
+                digest.update(block)
+            if digest.hexdigest() != sha256:
+                raise OSError("the archive does not read back as it was written; the disk is failing")
+        self._unverified.clear()
+
+    def finish(self) -> None:
+        """End the archive as tar wants it ended. Call after the last `commit`; it commits again."""
+        self._raw += _END
+        self.commit()
+
+    def _flush(self) -> None:
+        if not self._raw:
+            return
+        frame = self._compressor.compress(self._raw)
+        self._append(frame)
+        self._unverified.append((self._offset, len(frame), hashlib.sha256(self._raw).hexdigest()))
+        for member in self._members:
+            member.frame = Frame(self._offset, len(frame), member.inner)
+        self._offset += len(frame)
+        self._members.clear()
+        self._raw.clear()
+
+    def _add_large(self, name: str, identity: Identity, source: int) -> Member:
+        self._flush()
+        header = tar_header(name, identity, identity.size)
+        whole, content = hashlib.sha256(header), hashlib.sha256()
+        stream = self._compressor.compressobj()
+        start, copied = self._offset, 0
+        length = self._append(stream.compress(header))
+        while copied < identity.size and (block := os.read(source, min(_CHUNK, identity.size - copied))):
+            content.update(block)
+            whole.update(block)
+            copied += len(block)
+            length += self._append(stream.compress(block), length)
+        # A file that shrank leaves a member of the promised size all the same: the archive stays a tar.
+        rest = identity.size - copied + -identity.size % _BLOCK
+        while rest > 0:
+            zeros = bytes(min(_CHUNK, rest))
+            whole.update(zeros)
+            length += self._append(stream.compress(zeros), length)
+            rest -= len(zeros)
+        length += self._append(stream.flush(), length)
+        grown = len(os.read(source, 1))
+        self._unverified.append((start, length, whole.hexdigest()))
+        self._offset = start + length
+        return Member(content.hexdigest(), copied + grown, len(header), Frame(start, length, len(header)))
+
+    def _append(self, data: bytes, already: int = 0) -> int:
+        view, position = memoryview(data), self._offset + already
+        while view:
+            written = os.pwrite(self._fd, view, position)
+            view, position = view[written:], position + written
+        return len(data)
+
+
+def read_member(archive: int, frame: Frame, size: int) -> Iterator[bytes]:
+    """Yield the bytes of one member of an open archive. Raises OSError when the frame is not whole."""
+    skip, left = frame.inner, size
+    for block in unpack(archive, frame.offset, frame.length):
+        if skip >= len(block):
+            skip -= len(block)
+            continue
+        piece = block[skip : skip + left]
+        skip, left = 0, left - len(piece)
+        yield piece
+        if left == 0:
+            return
+    if left:
+        raise OSError("the archive ends before the file does")
+
+
+def unpack(archive: int, offset: int, length: int) -> Iterator[bytes]:
+    """Yield what one frame holds, in blocks. Raises OSError when it is not a whole frame."""
+    stream = zstandard.ZstdDecompressor().decompressobj()
+    try:
+        while length > 0:
+            packed = os.pread(archive, min(_CHUNK, length), offset)
+            if not packed:
+                raise OSError("the archive was cut off")
+            offset, length = offset + len(packed), length - len(packed)
+            block = stream.decompress(packed)
+            if block:
+                yield block
+    except zstandard.ZstdError as error:
+        raise OSError(f"the archive is damaged: {error}") from None
+
+
+def tar_header(name: str, identity: Identity, size: int) -> bytes:
+    """Return the tar header of a file: GNU format, so that any bytes, long names and sizes over 8 GiB have a place.
+
+    Ordinary names are laid out here, 2 us instead of the standard library's 20; the others are left to it.
+    """
+    encoded = os.fsencode(name)
+    mtime, mode = identity.mtime_ns // 1_000_000_000, identity.mode & 0o777
+    small = size < _OCTAL_SIZE_MAX and 0 <= mtime < 8**11 and identity.uid < 8**7 and identity.gid < 8**7
+    if len(encoded) > 100 or not small:
+        info = tarfile.TarInfo(name)
+        info.size, info.mtime, info.mode, info.uid, info.gid = size, max(mtime, 0), mode, identity.uid, identity.gid
+        return info.tobuf(tarfile.GNU_FORMAT, "utf-8", "surrogateescape")
+    header = b"%s%07o\0%07o\0%07o\0%011o\0%011o\0        0%sustar  \0%s" % (
+        encoded.ljust(100, b"\0"),
+        mode,
+        identity.uid,
+        identity.gid,
+        size,
+        mtime,
+        bytes(100),
+        bytes(247),
+    )
+    # The low half of Adler-32 is 1 + the sum of the bytes, which for these fields stays far below its modulus.
+    checksum = (zlib.adler32(header) & 0xFFFF) - 1
+    return b"%s%06o\0 %s" % (header[:148], checksum, header[156:])
+
+
+def _read_whole(source: int, size: int) -> bytes:
+    """Return up to one byte more than `size`, so that a file that grew is told by its length."""
+    blocks: list[bytes] = []
+    left = size + 1
+    while left > 0 and (block := os.read(source, left)):
+        blocks.append(block)
+        left -= len(block)
+    return blocks[0] if len(blocks) == 1 else b"".join(blocks)
