@@ -9,6 +9,7 @@ from cleanup_dagster.backups.files import open_file_backups
 from cleanup_dagster.backups.manifest import ManifestRef, read_manifest, verify_manifest
 from cleanup_dagster.database.engine import reading
 from cleanup_dagster.database.run_targets import KeptBackups, unpruned_backups
+from cleanup_dagster.filesystem.names import to_text
 from cleanup_dagster.installation import Installation, Progress
 from cleanup_dagster.retention.models import NS_PER_DAY, NS_PER_SECOND, Receipt, Tally
 from cleanup_dagster.retention.times import from_ns
@@ -25,6 +26,17 @@ class BackupSet(Struct, frozen=True):
     bytes: int
     made_ns: int
     expires_ns: int
+
+
+class BackupFile(Struct, frozen=True):
+    """One file that a run backed up: where it was, and where its copy lies. Paths are in text form."""
+
+    target: str
+    path: str
+    data_type: str
+    bytes: int
+    sha256: str
+    copy: str
 
 
 class Damage(Struct, frozen=True):
@@ -66,6 +78,23 @@ def list_backups(installation: Installation, of_run: str | None = None) -> list[
         )
         for kept in kept_backups(installation, of_run)
     ]
+
+
+def files_of(installation: Installation, of_run: str) -> Iterator[BackupFile]:
+    """Yield each file that a run backed up. Raises ManifestError for a manifest that is not the recorded one."""
+    for kept in kept_backups(installation, of_run):
+        verify_manifest(ManifestRef(kept.manifest, kept.sha256, kept.rows))
+        root, directory = to_text(kept.root), to_text(kept.directory)
+        for receipt in read_manifest(Path(kept.manifest), Receipt):
+            if receipt.backup:
+                yield BackupFile(
+                    kept.target,
+                    f"{root}/{receipt.path}",
+                    receipt.data_type,
+                    receipt.identity.size,
+                    receipt.sha256,
+                    f"{directory}/{receipt.backup}",
+                )
 
 
 def verify_backups(installation: Installation, progress: Progress, of_run: str | None = None) -> Verification:

@@ -5,7 +5,7 @@ it. What goes wrong inside a step comes back as the handle's `problem`: the audi
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from msgspec import structs
@@ -17,6 +17,7 @@ from cleanup_dagster.database.engine import reading
 from cleanup_dagster.database.errors import DatabaseUnavailable, SchemaMismatch
 from cleanup_dagster.database.holds import add_hold, remove_hold
 from cleanup_dagster.database.policies import load_policies
+from cleanup_dagster.explaining import Explanation, explain
 from cleanup_dagster.filesystem.private import UnsafeDirectoryError
 from cleanup_dagster.filesystem.tree import RootError, RootMissingError
 from cleanup_dagster.handles import (
@@ -33,9 +34,11 @@ from cleanup_dagster.handles import (
     merge,
 )
 from cleanup_dagster.installation import Installation, Progress, RunRefusedError
-from cleanup_dagster.inventory import BackupSet, Verification, list_backups, verify_backups
+from cleanup_dagster.inventory import BackupFile, BackupSet, Verification, files_of, list_backups, verify_backups
+from cleanup_dagster.overview import PlanOverview, overview_of_saved
 from cleanup_dagster.planning import plan_target, refusals, wrong_clock
 from cleanup_dagster.pruning import prune_all
+from cleanup_dagster.records import Records
 from cleanup_dagster.recovery import recover_all
 from cleanup_dagster.reporting import conclude
 from cleanup_dagster.restoring import restore
@@ -113,6 +116,7 @@ class CleanupService:
         target = self._installation.target(target_name)
         blank = Plan(run, target.name, str(target.root), target.data_types, None)
         try:
+            progress(0)  # who watches may stop the run here, and after each batch
             return plan_target(self._installation, run, target, progress)
         except RootMissingError as error:
             if target.optional:
@@ -141,6 +145,7 @@ class CleanupService:
         if plan.problem or plan.manifest is None or not plan.deletable.files:
             return BackedUp(plan)
         try:
+            progress(0)
             return back_up_target(self._installation, plan, progress)
         except MET as error:
             return self._backup_failed(plan, str(error))
@@ -164,6 +169,7 @@ class CleanupService:
         if backed_up.problem:
             return Deleted(plan, problem=backed_up.problem, unsettled=backed_up.unsettled)
         try:
+            progress(0)
             return delete_target(self._installation, backed_up, progress)
         except MET as error:
             problem = str(error)
@@ -208,6 +214,41 @@ class CleanupService:
     def restore(self, request: RestoreRequest, progress: Progress = no_progress) -> RestoreReport:
         """Put back what a run deleted. Raises what is in `MET`, before anything is written or after saying how far."""
         return restore(self._installation, request, progress)
+
+    @property
+    def records(self) -> Records:
+        """What the database remembers and people may change: policies, holds, runs and audit."""
+        return Records(self._installation)
+
+    def explain(self, path: str, progress: Progress = no_progress) -> Explanation:
+        """Say what governs the file at an absolute path, and what would happen to it. Changes nothing.
+
+        Raises OutsideError when no target's root holds it, else what is in `MET`.
+        """
+        return explain(self._installation, path, progress)
+
+    def reviewed_plan(self, run_id: str) -> PlanOverview:
+        """Return what applying a dry run's plan would take. Raises RunRefusedError when it cannot be applied any more."""
+        return overview_of_saved(self._installation, run_id)
+
+    def expired_backups(self) -> list[BackupSet]:
+        """Return the backups that `prune_backups` would remove now. Raises DatabaseUnavailable."""
+        now_ns = self._installation.clock()
+        return [backups for backups in self.backups() if backups.expires_ns < now_ns]
+
+    def prune_backups(self) -> Pruned:
+        """Remove backups whose time is over without a run, under the lock of live runs.
+
+        Raises RunRefusedError when another live run is at work, or the database is not this installation's.
+        """
+        if stranger := self._installation.stranger():
+            raise RunRefusedError(stranger)
+        nobody = Request("", CleanupType.MANUAL, False, "")
+        return self.prune(Run(nobody, self._installation.clock(), {}, ()))
+
+    def backed_up_files(self, of_run: str) -> Iterator[BackupFile]:
+        """Yield each file that a run backed up and where its copy lies. Raises ManifestError or DatabaseUnavailable."""
+        return files_of(self._installation, of_run)
 
     def backups(self, of_run: str | None = None) -> list[BackupSet]:
         """Return what backups there are and until when. Raises DatabaseUnavailable."""

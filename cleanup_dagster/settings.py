@@ -19,6 +19,7 @@ import platformdirs
 from pydantic import BaseModel, Field, SecretStr, ValidationError, ValidationInfo, field_validator
 
 from cleanup_dagster.config_file import ConfigFileError, Key, dotted, read_mapping, shown, wording
+from cleanup_dagster.cores import default_workers
 from cleanup_dagster.environment import OVERRIDES, Environment
 from cleanup_dagster.retention.defaults import RETENTION_DAYS_MAX
 from cleanup_dagster.retention.guardrails import Limits
@@ -133,6 +134,7 @@ class Settings(Strict):
     executor: Literal["in_process", "multiprocess"] = Field(
         default="in_process", description="in_process or multiprocess"
     )
+    workers: int = Field(default_factory=default_workers, ge=1, le=64, description="a whole number from 1 to 64")
     clock_skew_seconds: int = whole(300, 1, 86_400)
     plan_retention_hours: int = whole(24, 1, 8_760)
     manifest_retention_days: int = whole(365, 1, RETENTION_DAYS_MAX)

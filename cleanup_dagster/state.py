@@ -51,6 +51,7 @@ class StateDirectory:
         """Keep what a reviewed plan can be applied by, beside its manifests."""
         path = self._directory("plans", run_id) / "plan.json"
         temporary = path.with_suffix(".part")
+        temporary.touch(mode=0o600)
         temporary.write_bytes(content)
         temporary.replace(path)
 
@@ -113,7 +114,8 @@ class StateDirectory:
 
     def _directory(self, kind: str, run_id: str) -> Path:
         directory = self.path / kind / _checked(run_id)
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        directory.parent.mkdir(mode=0o700, exist_ok=True)  # not by parents=True, which would ignore the mode
+        directory.mkdir(mode=0o700, exist_ok=True)
         return directory
 
     def _id_once(self, name: str, value: str) -> str:

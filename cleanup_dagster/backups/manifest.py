@@ -7,7 +7,7 @@ Every batch is a zstd frame of its own: after a crash everything before a torn t
 import hashlib
 import io
 import os
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from enum import Enum
 from pathlib import Path
@@ -68,8 +68,11 @@ class ManifestError(Exception):
 class ManifestWriter:
     """Writes one manifest. Nothing is on the disk for certain before `sync` or `close` returned."""
 
-    def __init__(self, path: Path, header: Header) -> None:
-        """Create the file, mode 0600. Raises FileExistsError: a manifest is never overwritten."""
+    def __init__(self, path: Path, header: Header | None) -> None:
+        """Create the file, mode 0600; without a header it is a segment of a manifest.
+
+        Raises FileExistsError: a manifest is never overwritten.
+        """
         self.path = path
         self.rows = 0
         self._pending: list[Struct] = []
@@ -78,7 +81,9 @@ class ManifestWriter:
         self._encode = msgspec.json.Encoder().encode_lines
         self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         self._named = False
-        self._write_frame([header])
+        self._whole = header is not None
+        if header is not None:
+            self._write_frame([header])
 
     def write(self, row: Struct) -> None:
         """Add one row."""
@@ -98,12 +103,22 @@ class ManifestWriter:
     def close(self) -> ManifestRef:
         """Write the trailer, make everything durable, and return what to find and check it by."""
         self._flush()
-        self._write_frame([Trailer(self.rows)])
+        if self._whole:
+            self._write_frame([Trailer(self.rows)])
         os.fsync(self._fd)
         os.close(self._fd)
         self._fd = -1
         sync_directory(self.path.parent)
         return ManifestRef(str(self.path), self._sha256.hexdigest(), self.rows)
+
+    def append(self, segment: ManifestRef) -> None:
+        """Add a finished segment, frame for frame. Raises ManifestError when it is not the one that was written."""
+        self._flush()
+        verify_manifest(segment)
+        with Path(segment.path).open("rb") as file:
+            while block := file.read(1 << 20):
+                self._write(block)
+        self.rows += segment.rows
 
     def abandon(self) -> None:
         """Close the file as it is, without a trailer: a reader will see that it was cut off."""
@@ -117,7 +132,9 @@ class ManifestWriter:
             self._pending = []
 
     def _write_frame(self, rows: list[Struct]) -> None:
-        frame = self._compress(self._encode(rows))
+        self._write(self._compress(self._encode(rows)))
+
+    def _write(self, frame: bytes) -> None:
         self._sha256.update(frame)
         view = memoryview(frame)
         while view:
@@ -125,13 +142,29 @@ class ManifestWriter:
 
 
 @contextmanager
-def write_manifest(path: Path, header: Header) -> Generator[ManifestWriter]:
-    """Open a manifest for writing; without a `close` by the end of the block it stays without a trailer."""
-    writer = ManifestWriter(path, header)
+def write_manifest(path: Path, header: Header, *, segment: bool = False) -> Generator[ManifestWriter]:
+    """Open a manifest, or a segment of one, for writing; not closed by the end of the block it counts as cut off."""
+    writer = ManifestWriter(path, None if segment else header)
     try:
         yield writer
     finally:
         writer.abandon()
+
+
+def segment_of(path: Path, number: int) -> Path:
+    """Return where one shard's segment of the manifest at `path` is written."""
+    return path.with_name(f"{path.name}.{number}")
+
+
+def join_segments(path: Path, header: Header, segments: Sequence[ManifestRef]) -> ManifestRef:
+    """Write the manifest at `path` from finished segments, in their order, and remove them."""
+    with write_manifest(path, header) as manifest:
+        for segment in segments:
+            manifest.append(segment)
+        joined = manifest.close()
+    for segment in segments:
+        Path(segment.path).unlink()
+    return joined
 
 
 def verify_manifest(reference: ManifestRef) -> None:

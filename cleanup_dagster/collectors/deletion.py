@@ -293,12 +293,16 @@ def _settle(
     outcomes: ManifestWriter,
 ) -> None:
     quarantine.sync()
-    for path in touched:
-        with contextlib.suppress(FileNotFoundError, NotADirectoryError):  # the directory itself went meanwhile
-            os.fsync(directories.open(path))
+    _sync(touched, directories)
     for outcome in done:
         outcomes.write(outcome)
     outcomes.sync()
+
+
+def _sync(paths: Iterable[str], directories: Directories) -> None:
+    for path in paths:
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):  # the directory itself went meanwhile
+            os.fsync(directories.open(path))
 
 
 def _remove_if_empty(path: str, directories: Directories) -> int:
@@ -340,6 +344,7 @@ def recover(
             touched.add(split(receipt.path)[0])
     if quarantine is not None:
         quarantine.sync()
+    _sync(touched, directories)
     for outcome in done:
         recovered.write(outcome)
         totals.add(outcome)

@@ -6,11 +6,12 @@ from collections.abc import Callable, Iterator, Sequence
 
 from wcmatch import glob
 
+from cleanup_dagster.collectors.shards import EVERYTHING, Shard
 from cleanup_dagster.filesystem.identity import OPEN_FILE, hash_open, identify, obstacle
 from cleanup_dagster.filesystem.names import split, to_os, to_text
 from cleanup_dagster.filesystem.tree import Closed, Directories, Found, join, walk
 from cleanup_dagster.retention.models import AgeSource, Candidate, Identity, Reason
-from cleanup_dagster.settings import Target
+from cleanup_dagster.targets import Target
 
 _GLOB = glob.GLOBSTAR | glob.DOTMATCH | glob.CASE | glob.FORCEUNIX | glob.MATCHBASE
 _NOTHING = Identity(0, 0, 0, 0, 0, 0, 0)
@@ -28,13 +29,15 @@ class FilesCollector:
         self._wanted = compile_patterns(target.patterns)
         self._excluded = compile_patterns(with_contents(target.excludes)) if target.excludes else None
 
-    def scan(self, root_fd: int, now_ns: int) -> Iterator[Candidate]:
-        """Yield every entry the patterns name. Names are matched before anything is asked about the file."""
+    def scan(self, root_fd: int, now_ns: int, shard: Shard = EVERYTHING) -> Iterator[Candidate]:
+        """Yield what the patterns name in a shard. Names are matched before anything is asked about the file."""
         target = self.target
         for item in walk(root_fd, recursive=target.recursive, max_depth=target.max_depth, is_own=self._is_own):
             if isinstance(item, Closed):
-                if not self._excludes(to_os(item.path)):
+                if shard.number == 0 and not self._excludes(to_os(item.path)):
                     yield self._closed(item)
+                continue
+            if not shard.takes(item.directory, item.entry.name):
                 continue
             path = join(to_os(item.directory), item.entry.name)  # as people write it, not as it is recorded
             if self._wanted.fullmatch(path) is None or self._excludes(path):

@@ -1,13 +1,14 @@
 """Operation files, `operation_*.json`, governed and aged by what they say about themselves."""
 
 import os
+from datetime import tzinfo
 
 from cleanup_dagster.collectors.files import FilesCollector, IsOwn, blocked
 from cleanup_dagster.filesystem.identity import OPEN_FILE, difference, identify
 from cleanup_dagster.filesystem.tree import Found
 from cleanup_dagster.retention.models import Candidate, Reason
 from cleanup_dagster.retention.operations import OperationFile, classify, read_operation
-from cleanup_dagster.settings import Target, ZoneChoice
+from cleanup_dagster.targets import Target
 
 #: Governs what cannot be read, too: an operation is unfinished until it says otherwise.
 _UNFINISHED = "pipeline_operations"
@@ -16,7 +17,7 @@ _UNFINISHED = "pipeline_operations"
 class OperationsCollector(FilesCollector):
     """Collects one target of kind `operations`. Each file is opened once and read whole, up to `max_json_bytes`."""
 
-    def __init__(self, target: Target, is_own: IsOwn, naive_zone: ZoneChoice) -> None:
+    def __init__(self, target: Target, is_own: IsOwn, naive_zone: tzinfo | None) -> None:
         super().__init__(target, is_own)
         self._data_type = _UNFINISHED
         self._naive_zone = naive_zone

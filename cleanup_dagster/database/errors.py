@@ -1,7 +1,7 @@
 """What goes wrong between us and the database. Each message is one sentence saying what to do, without a password."""
 
 #: What brings a configured database to this version, in every message that asks for it.
-UPGRADE = "python -m cleanup_dagster.database upgrade"
+UPGRADE = "cleanup-operations db upgrade"
 
 
 class DatabaseUnavailable(Exception):  # noqa: N818 - what the caller reads in a log line, not what it is in Python

@@ -2,6 +2,7 @@
 
 from typing import cast
 
+from msgspec import Struct
 from sqlalchemy import Connection, column, delete, insert, select, table
 from sqlalchemy.types import NullType
 
@@ -20,7 +21,17 @@ _RAW = table(
     column("pipeline", NullType()),
     column("reason", NullType()),
     column("until", NullType()),
+    column("placed_by", NullType()),
+    column("placed_at", NullType()),
 )
+
+
+class HoldRow(Struct, frozen=True):
+    """One hold for people. The moments are None where the database has none, or a person wrote something that is none."""
+
+    hold: Hold
+    placed_by: str
+    placed_ns: int | None
 
 
 class InvalidHold(ValueError):  # noqa: N818 - reads as what it says
@@ -32,14 +43,23 @@ def load_holds(conn: Connection) -> list[Hold]:
 
     An `until` that cannot be read means for ever, and an empty data type or pipeline means any: in doubt, keep.
     """
+    return [listed.hold for listed in list_holds(conn)]
+
+
+def list_holds(conn: Connection) -> list[HoldRow]:
+    """Return every hold with who placed it, oldest first; otherwise as `load_holds` does."""
     return [
-        Hold(
-            id=row.id,
-            pattern=row.pattern,
-            reason=row.reason,
-            data_type=row.data_type or None,
-            pipeline=row.pipeline or None,
-            until_ns=readable_ns(row.until),
+        HoldRow(
+            Hold(
+                id=row.id,
+                pattern=row.pattern,
+                reason=row.reason,
+                data_type=row.data_type or None,
+                pipeline=row.pipeline or None,
+                until_ns=readable_ns(row.until),
+            ),
+            str(row.placed_by or ""),
+            readable_ns(row.placed_at),
         )
         for row in conn.execute(select(_RAW).order_by(_RAW.c.id))
     ]

@@ -14,11 +14,11 @@ CONNECT_SECONDS = 10
 _POSTGRES: tuple[tuple[str, str], ...] = (
     (
         r"password authentication failed",
-        "{where} refused the password of user {user!r}; correct the password in the database URL or --db-password",
+        "{where} refused the password of user {user!r}; correct it in the database URL or CLEANUP_DB_PASSWORD",
     ),
     (
         r"no password supplied",
-        "{where} wants a password for user {user!r}, and none was given; add it to the URL or pass --db-password",
+        "{where} wants a password for user {user!r}, and none was given; add it to the URL or set CLEANUP_DB_PASSWORD",
     ),
     (
         r"database \".*\" does not exist",

@@ -116,6 +116,14 @@ def get_run(conn: Connection, run_id: str) -> RunRecord | None:
     return None if row is None else _record(row)
 
 
+def find_runs(conn: Connection, prefix: str = "", limit: int | None = None) -> list[RunRecord]:
+    """Return the runs whose id begins with `prefix`, newest first, dry ones and restores too."""
+    found = select(cleanup_runs).order_by(_RUNS.started_at.desc(), _RUNS.run_id).limit(limit)
+    if prefix:
+        found = found.where(_RUNS.run_id.startswith(prefix, autoescape=True))
+    return [_record(row) for row in conn.execute(found)]
+
+
 def unfinished_live_runs(conn: Connection) -> list[RunRecord]:
     """Return the live runs that never ended, oldest first: the one at work, and those that died."""
     alive = select(cleanup_runs).where(_RUNS.status == RunStatus.RUNNING.value, _RUNS.dry_run.is_(False))

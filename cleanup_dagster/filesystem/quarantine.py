@@ -32,13 +32,15 @@ class Quarantine:
         os.rename(name, slot, src_dir_fd=directory, dst_dir_fd=self.fd)
 
     def put_back(self, slot: str, directory: int, name: str) -> None:
-        """Return a file to its original name. Raises ConflictError when the name is taken again."""
+        """Return a file to its original name, durably. Raises ConflictError when the name is taken again."""
         try:
             rename_noreplace(slot, name, source_dir=self.fd, destination_dir=directory)
         except FileExistsError:
             if not self._is_same(slot, directory, name):
                 raise ConflictError(f"{self.name}/{slot}") from None
             os.unlink(slot, dir_fd=self.fd)  # link and unlink stand in for the rename here, and died in between
+        with suppress(OSError):  # it is back; that the disk fails shows when the batch is made durable
+            os.fsync(directory)
 
     def _is_same(self, slot: str, directory: int, name: str) -> bool:
         inside = os.stat(slot, dir_fd=self.fd, follow_symlinks=False)
@@ -84,7 +86,7 @@ def left_quarantines(root_fd: int) -> list[str]:
 
 @contextmanager
 def reopen_quarantine(root_fd: int, name: str) -> Generator[Quarantine | None]:
-    """Open an existing quarantine for recovery; None when it is not ours."""
+    """Open an existing quarantine for recovery; None when it is not ours. Raises OSError when that cannot be told."""
     quarantine = _open(root_fd, name, create=False)
     if quarantine is None:
         yield None
@@ -109,8 +111,13 @@ def _open(root_fd: int, name: str, *, create: bool = True) -> Quarantine | None:
             os.mkdir(name, 0o700, dir_fd=root_fd)
     try:
         fd = os.open(name, OPEN_DIRECTORY, dir_fd=root_fd)
-    except OSError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
+    except OSError as error:
+        # Ours is not to be taken for a stranger's because descriptors ran out: what is in it would count as deleted.
+        if error.errno == errno.ELOOP or os.stat(name, dir_fd=root_fd, follow_symlinks=False).st_uid != os.geteuid():
+            return None
+        raise
     if ownership_problem(os.fstat(fd)) is not None or mount_id(fd) != mount_id(root_fd):
         os.close(fd)
         return None

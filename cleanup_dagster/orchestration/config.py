@@ -1,6 +1,8 @@
+# pyright: reportUnknownMemberType=false
+# Dagster leaves parts of its own signatures unknown.
 """What a run can be asked for, at the root of the launchpad. Every default is the safe choice."""
 
-from typing import Literal
+from typing import Any, Literal, get_args, get_origin
 
 import dagster as dg
 from pydantic import Field
@@ -33,13 +35,30 @@ class CleanupConfig(dg.Config):
     )
 
 
-@dg.config_mapping
-def cleanup_config(config: CleanupConfig) -> dg.RunConfig:
+def root_schema(config: type[dg.Config]) -> dict[str, dg.Field]:
+    """Return the fields of a config class as the launchpad's root takes them: plain values only.
+
+    Dagster reads a bool or a text of a config class from `{env: NAME}` too, and takes an empty variable for false:
+    `dry_run: {env: DRY_RUN}` would have been a live run whenever DRY_RUN was set to nothing. It also lets null pass.
+    """
+    return {
+        name: dg.Field(
+            _kind(name, field.annotation),
+            description=field.description,
+            is_required=field.is_required(),
+            **({} if field.is_required() else {"default_value": field.get_default(call_default_factory=True)}),
+        )
+        for name, field in config.model_fields.items()
+    }
+
+
+def _kind(name: str, annotation: Any) -> Any:
+    if get_origin(annotation) is Literal:
+        return dg.Enum(name, [dg.EnumValue(value) for value in get_args(annotation)])
+    return {bool: dg.Bool, str: dg.String, list[str]: dg.Array(dg.String)}[annotation]
+
+
+@dg.config_mapping(config_schema=root_schema(CleanupConfig))
+def cleanup_config(config: dict[str, Any]) -> dict[str, Any]:
     """Put the config at the root of the launchpad, where people look for it."""
-    return dg.RunConfig(
-        ops={
-            "load_policies": CleanupConfig(
-                dry_run=config.dry_run, type=config.type, plan=config.plan, skip_backup=config.skip_backup
-            ),
-        }
-    )
+    return {"ops": {"load_policies": {"config": config}}}

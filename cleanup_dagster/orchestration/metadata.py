@@ -71,14 +71,14 @@ def of_check(checked: CheckedPlan) -> Metadata:
             [{"guardrail": r.guardrail.value, "effect": effect, "message": r.message} for effect, r in tripped],
         )
     shown["targets"] = _table(
-        {"target": "string", "scanned_files": "int", "to_delete_files": "int", "size": "string", "problem": "string"},
+        {"target": "string", "scanned": "int", "to_delete": "int", "size": "string", "note": "string"},
         [
             {
                 "target": plan.target,
-                "scanned_files": plan.scanned.files,
-                "to_delete_files": plan.deletable.files,
+                "scanned": plan.scanned.files,
+                "to_delete": plan.deletable.files,
                 "size": format_bytes(plan.deletable.bytes),
-                "problem": plan.problem,
+                "note": plan.problem or plan.note,
             }
             for plan in checked.plans
         ],
@@ -128,7 +128,7 @@ def of_report(report: Report) -> Metadata:
     deleted = total(c.deleted for c in counts.values())
     shown: Metadata = {"summary": summary(report), "status": report.status}
     if report.problems:
-        shown["problems"] = dg.MetadataValue.md("\n".join(f"- {problem}" for problem in report.problems))
+        shown["problems"] = "\n".join(report.problems)
     if counts:
         shown["by_data_type"] = _counts(counts)
     if report.checked.run.recovered:
@@ -155,7 +155,7 @@ def of_restore(report: RestoreReport) -> Metadata:
         "executed_by": request.executed_by,
     }
     if report.problems:
-        shown["problems"] = dg.MetadataValue.md("\n".join(f"- {problem}" for problem in report.problems))
+        shown["problems"] = "\n".join(report.problems)
     if report.states:
         shown["files"] = _tallies("state", {state.value: tally for state, tally in report.states.items()})
     if report.troubled:
@@ -215,7 +215,10 @@ def intention(plans: Sequence[Plan]) -> str:
     """Return one sentence about what plans would take."""
     scanned, expired = total(plan.scanned for plan in plans), total(plan.deletable for plan in plans)
     verb = "a live run would delete" if all(plan.run.request.dry_run for plan in plans) else "this run is to delete"
-    return f"{verb} {expired.files:,} of {_files(scanned)}, {format_bytes(expired.bytes)}"
+    if not expired.files:
+        return f"{verb} none of {scanned.files:,} files"
+    sizes = f"{format_bytes(expired.bytes)} of {format_bytes(scanned.bytes)}"
+    return f"{verb} {expired.files:,} of {scanned.files:,} files ({sizes})"
 
 
 def _files(tally: Tally) -> str:

@@ -4,12 +4,14 @@ Steps pass handles, and a failure travels in them as a value, because a step aft
 `write_audit` always does, and only the last step makes the run fail.
 """
 
+import contextlib
 import getpass
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import dagster as dg
 
+from cleanup_dagster import progress
 from cleanup_dagster.database.errors import DatabaseUnavailable
 from cleanup_dagster.handles import (
     BackedUp,
@@ -23,6 +25,7 @@ from cleanup_dagster.handles import (
     ScanTask,
     total,
 )
+from cleanup_dagster.installation import RunRefusedError
 from cleanup_dagster.orchestration import metadata
 from cleanup_dagster.orchestration.config import CleanupConfig
 from cleanup_dagster.orchestration.resources import CleanupResource
@@ -51,6 +54,7 @@ def load_policies(
     try:
         run = service.begin(request)
     except MET as error:
+        progress.hand_over(error)
         raise dg.Failure(f"{error}. Nothing was judged or deleted.", allow_retries=False) from None
     for sentence in run.recovered:
         context.log.info("%s", sentence)
@@ -66,7 +70,9 @@ def load_policies(
 @dg.op
 def scan_files(context: dg.OpExecutionContext, task: ScanTask, cleanup: CleanupResource) -> Plan:
     """Find everything one target's patterns name and judge it. Changes nothing."""
-    plan = cleanup.service().scan(task.run, task.target, log_progress(context, "judged"))
+    judged = log_progress(context, "judged")
+    plan = cleanup.service().scan(task.run, task.target, judged)
+    judged.end(plan.scanned.files)
     context.log.info("%s: %s", plan.target, metadata.intention([plan]))
     for said in filter(None, (plan.problem, plan.note, *plan.warnings)):
         context.log.warning("%s", said)
@@ -82,6 +88,7 @@ def check_plan(
     try:
         checked = cleanup.service().check(run, plans)
     except MET as error:
+        progress.hand_over(error)
         raise dg.Failure(f"{error}. Nothing was deleted.", allow_retries=False) from None
     verb = "would stop a live run" if run.request.dry_run else "refused"
     for refusal in checked.refusals:
@@ -127,11 +134,13 @@ def write_audit(
     try:
         report = cleanup.service().audit(checked, results)
     except DatabaseUnavailable as error:
+        progress.hand_over(error)
         raise dg.Failure(
             f"the audit could not be written: {error}. What was deleted is backed up and stands in the manifests; "
             "the next live run writes the audit from them.",
             allow_retries=False,
         ) from None
+    progress.hand_over(report)
     context.add_output_metadata(metadata.of_report(report))
     return report
 
@@ -139,7 +148,10 @@ def write_audit(
 @dg.op
 def prune_backups(context: dg.OpExecutionContext, report: Report, cleanup: CleanupResource) -> Pruned:
     """Remove backups whose retention is over. A dry run removes none."""
+    if progress.stopping():
+        return Pruned()
     pruned = cleanup.service().prune(report.checked.run)
+    progress.hand_over(pruned)
     for problem in pruned.problems:
         context.log.error("%s", problem)
     context.add_output_metadata({"pruned_files": pruned.copies.files, "pruned_bytes": pruned.copies.bytes})
@@ -169,18 +181,34 @@ def executed_by(context: dg.OpExecutionContext) -> str:
         return "unknown user"
 
 
-def log_progress(context: dg.OpExecutionContext, done: str, of: int = 0) -> Callable[[int], None]:
-    """Return a callback that logs every few seconds how far a step is, at what rate."""
-    started = logged = time.monotonic()
-    count = 0
+class LoggedProgress:
+    """The progress of one step: logged every few seconds with its rate, and told to whoever watches from this process."""
 
-    def report(more: int) -> None:
-        nonlocal count, logged
-        count += more
+    def __init__(self, context: dg.OpExecutionContext, done: str, of: int) -> None:
+        self._context = context
+        self._done = done
+        self._of = f" of {of:,}" if of else ""
+        self._count = 0
+        self._started = self._logged = time.monotonic()
+        # The mapping key of a step in a fan-out is its target's name.
+        self._told = progress.begin(done, context.get_mapping_key() or "", of)
+
+    def __call__(self, more: int) -> None:
+        """Count `more` files. Raises RunRefusedError when the one who watches wants the step to stop."""
+        self._count += more
         now = time.monotonic()
-        if now - logged >= _LOG_EVERY_SECONDS:
-            logged = now
-            whole = f" of {of:,}" if of else ""
-            context.log.info("%s %s%s files, %s a second", done, f"{count:,}", whole, f"{count / (now - started):,.0f}")
+        if now - self._logged >= _LOG_EVERY_SECONDS:
+            self._logged = now
+            rate = f"{self._count / (now - self._started):,.0f}"
+            self._context.log.info("%s %s%s files, %s a second", self._done, f"{self._count:,}", self._of, rate)
+        self._told(more)
 
-    return report
+    def end(self, count: int) -> None:
+        """Say how many files there were in the end; steps count in batches and leave out the last one."""
+        with contextlib.suppress(RunRefusedError):  # too late to stop what is over; the next step hears of it
+            self._told(max(count - self._count, 0))
+
+
+def log_progress(context: dg.OpExecutionContext, done: str, of: int = 0) -> LoggedProgress:
+    """Return the progress of a step that is about to begin."""
+    return LoggedProgress(context, done, of)

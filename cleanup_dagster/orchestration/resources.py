@@ -12,6 +12,7 @@ import dagster as dg
 from pydantic import Field, PrivateAttr
 from sqlalchemy import Engine
 
+from cleanup_dagster import progress
 from cleanup_dagster.bootstrap import open_database
 from cleanup_dagster.database.errors import DatabaseUnavailable, SchemaMismatch
 from cleanup_dagster.filesystem.private import UnsafeDirectoryError
@@ -61,6 +62,7 @@ class CleanupResource(dg.ConfigurableResource[object]):
             try:
                 self._service = self._open()
             except (ConfigError, DatabaseUnavailable, SchemaMismatch, UnsafeDirectoryError) as error:
+                progress.hand_over(error)
                 raise dg.Failure(str(error), allow_retries=False) from None
         return self._service
 

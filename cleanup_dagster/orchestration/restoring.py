@@ -2,11 +2,15 @@
 # Dagster leaves parts of its own signatures unknown.
 """The job `restore`: undo of a whole run, or of chosen files, as a run of its own with its own audit."""
 
+from typing import Any
+
 import dagster as dg
 from pydantic import Field
 
+from cleanup_dagster import progress
 from cleanup_dagster.handles import RestoreRequest
 from cleanup_dagster.orchestration import metadata
+from cleanup_dagster.orchestration.config import root_schema
 from cleanup_dagster.orchestration.job import LOCK_TAG
 from cleanup_dagster.orchestration.ops import executed_by, log_progress
 from cleanup_dagster.orchestration.resources import CleanupResource
@@ -27,16 +31,10 @@ class RestoreConfig(dg.Config):
     data_types: list[str] = Field(default_factory=list, description="Only these data types; empty for all.")
 
 
-@dg.config_mapping
-def restore_config(config: RestoreConfig) -> dg.RunConfig:
+@dg.config_mapping(config_schema=root_schema(RestoreConfig))
+def restore_config(config: dict[str, Any]) -> dict[str, Any]:
     """Put the config at the root of the launchpad."""
-    return dg.RunConfig(
-        ops={
-            "restore_files": RestoreConfig(
-                run_id=config.run_id, dry_run=config.dry_run, paths=config.paths, data_types=config.data_types
-            )
-        }
-    )
+    return {"ops": {"restore_files": {"config": config}}}
 
 
 @dg.op
@@ -53,7 +51,9 @@ def restore_files(context: dg.OpExecutionContext, config: RestoreConfig, cleanup
     try:
         report = cleanup.service().restore(request, log_progress(context, "restored"))
     except MET as error:
+        progress.hand_over(error)
         raise dg.Failure(str(error), allow_retries=False) from None
+    progress.hand_over(report)
     context.add_output_metadata(metadata.of_restore(report))
     if report.problems:
         raise dg.Failure("; ".join(report.problems), metadata=metadata.of_restore(report), allow_retries=False)

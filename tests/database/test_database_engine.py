@@ -109,7 +109,7 @@ def guarded_url(postgres_url: URL) -> Generator[URL]:
 def test_a_wrong_password_is_said_and_not_shown(guarded_url: URL) -> None:
     message = failure(open_engine(guarded_url.set(password=SECRET)))
     assert "refused the password of user 'guarded'" in message
-    assert "correct the password in the database URL or --db-password" in message
+    assert "correct it in the database URL or CLEANUP_DB_PASSWORD" in message
     assert str(guarded_url.database) in message
     assert "wants a password for user 'guarded'" in failure(open_engine(guarded_url))
 

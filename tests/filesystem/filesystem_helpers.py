@@ -33,6 +33,11 @@ def as_nobody(imports: str, code: str, *arguments: object) -> str:
     return subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout.strip()
 
 
+def descriptors() -> int:
+    """Return how many descriptors this process has open."""
+    return sum(1 for _ in Path("/proc/self/fd").iterdir())
+
+
 @contextmanager
 def mounted(kind: str, source: Path | str, at: Path) -> Generator[None]:
     """Mount something (`bind` or a type of filesystem) while the block runs."""

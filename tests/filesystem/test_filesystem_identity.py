@@ -45,9 +45,7 @@ def test_a_socket(tmp_path: Path) -> None:
 
 
 @pytest.mark.needs_root
-@pytest.mark.parametrize(
-    ("kind", "word"), [(stat.S_IFCHR, "character device"), (stat.S_IFBLK, "block device")]
-)
+@pytest.mark.parametrize(("kind", "word"), [(stat.S_IFCHR, "character device"), (stat.S_IFBLK, "block device")])
 def test_a_device(tmp_path: Path, kind: int, word: str) -> None:
     os.mknod(tmp_path / "device", kind | 0o600, os.makedev(1, 3))
     assert obstacle_at(tmp_path / "device") == (Reason.NOT_REGULAR, word)
@@ -63,7 +61,7 @@ def file(tmp_path: Path) -> Path:
 def test_an_untouched_file_does_not_differ(file: Path) -> None:
     before = identify(file.lstat())
     file.read_text()
-    os.rename(file, file.with_name("elsewhere"))
+    file.rename(file.with_name("elsewhere"))
     assert difference(before, file.with_name("elsewhere").lstat()) is None
 
 

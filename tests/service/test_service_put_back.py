@@ -5,7 +5,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from service_helpers import DAY, Platform, files
+from service_helpers import DAY, Platform, files, request, scan_all
 
 from cleanup_dagster.retention.models import Reason
 
@@ -42,6 +42,19 @@ def test_other_bytes_under_the_name_are_no_put_back(platform: Platform) -> None:
     platform.run()
     assert not path.exists()
     assert copies(platform) == ["new bytes", "old bytes"]
+
+
+def test_what_an_interrupted_run_backed_up_and_left_in_place_is_no_put_back(platform: Platform) -> None:
+    platform.log("first.log", 31)
+    platform.run()
+    path = platform.log("a.log", 31)
+    with platform.service() as service:
+        for plan in scan_all(service, service.begin(request())).plans:
+            service.back_up(plan)
+    ended = platform.run()
+    assert ended.run.recovered
+    assert ended.plans["logs"].deletable.files == 1
+    assert not path.exists()
 
 
 def test_the_same_bytes_under_another_name_are_no_put_back(platform: Platform) -> None:

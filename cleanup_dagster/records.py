@@ -1,0 +1,98 @@
+"""What the database remembers and people may look at or change: policies, holds, runs and audit, for every face."""
+
+from collections.abc import Callable, Sequence
+
+from cleanup_dagster.database import audit, holds, policies, runs
+from cleanup_dagster.database.audit import AuditRow, AuditTotals
+from cleanup_dagster.database.engine import reading
+from cleanup_dagster.database.holds import HoldRow
+from cleanup_dagster.database.policies import PolicyRow
+from cleanup_dagster.database.runs import RunRecord
+from cleanup_dagster.installation import Installation
+
+_NAMED = 8  # of the candidates for an ambiguous run id
+
+
+class RunNotFoundError(LookupError):
+    """A run id that names no run, or more than one; the message says which there are."""
+
+
+class Records:
+    """The records of one installation. Every verb raises DatabaseUnavailable when the database cannot be used."""
+
+    def __init__(self, installation: Installation) -> None:
+        self._installation = installation
+        self._database = installation.database
+
+    def policies(self) -> list[PolicyRow]:
+        """Return every policy, those that cannot be obeyed with their problem."""
+        with reading(self._database) as conn:
+            return policies.list_policies(conn)
+
+    def change_policies(
+        self,
+        data_types: Sequence[str],
+        changed_by: str,
+        *,
+        retention_days: int | None = None,
+        enabled: bool | None = None,
+        keep_last: int | None = None,
+    ) -> list[PolicyRow]:
+        """Change the policies of some data types, all of them or none, and return them as they are now.
+
+        Raises UnknownDataType or InvalidPolicy.
+        """
+        with self._database.begin() as conn:
+            return [
+                policies.change_policy(
+                    conn,
+                    data_type,
+                    retention_days=retention_days,
+                    enabled=enabled,
+                    keep_last=keep_last,
+                    changed_by=changed_by,
+                )
+                for data_type in data_types
+            ]
+
+    def reset_policies(self, changed_by: str) -> list[str]:
+        """Bring every default policy back, and return the data types that changed."""
+        with self._database.begin() as conn:
+            return policies.reset_policies(conn, changed_by)
+
+    def holds(self) -> list[HoldRow]:
+        """Return every hold, those that are over too."""
+        with reading(self._database) as conn:
+            return holds.list_holds(conn)
+
+    def history(self, limit: int) -> list[AuditRow]:
+        """Return the latest rows of the audit, newest first."""
+        with reading(self._database) as conn:
+            return audit.history(conn, limit)
+
+    def totals(self) -> dict[str, AuditTotals]:
+        """Return what all cleanups together did, by data type."""
+        with reading(self._database) as conn:
+            return audit.totals(conn)
+
+    def runs(self, limit: int) -> list[RunRecord]:
+        """Return the latest runs, dry ones and restores too, newest first."""
+        with reading(self._database) as conn:
+            return runs.find_runs(conn, limit=limit)
+
+    def resolve(self, typed: str, wanted: Callable[[RunRecord], bool]) -> RunRecord:
+        """Return the one run whose id is `typed` or begins with it. Runs that are not `wanted` step back for one that is.
+
+        Raises RunNotFoundError when there is none, or more than one.
+        """
+        with reading(self._database) as conn:
+            found = runs.find_runs(conn, typed) if typed else []
+        exact = [run for run in found if run.run_id == typed]
+        candidates = exact or [run for run in found if wanted(run)] or found
+        if len(candidates) == 1:
+            return candidates[0]
+        if not candidates:
+            raise RunNotFoundError(f"there is no run {typed!r}; `cleanup-operations history --runs` lists them")
+        named = ", ".join(run.run_id for run in candidates[:_NAMED])
+        more = f" and {len(candidates) - _NAMED} more" if len(candidates) > _NAMED else ""
+        raise RunNotFoundError(f"{typed!r} could be {len(candidates)} runs: {named}{more}; type more of the id")
