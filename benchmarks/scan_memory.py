@@ -4,9 +4,10 @@
     python benchmarks/scan_memory.py 1000000 --flat     # all in one directory
     python benchmarks/scan_memory.py 1000000 --keep-last 3
 
-The files are made by another process, so that the peak is that of scanning and judging alone. The scratch directory is
-below TMPDIR and is removed at the end.
+Making and scanning are processes of their own, so that the peak is that of scanning and judging alone. The scratch
+directory is below TMPDIR and is removed at the end.
 """
+# ruff: noqa: INP001 - a script, not a package
 
 import argparse
 import json
@@ -72,12 +73,13 @@ def scan(home: Path, root: Path, keep_last: int) -> dict[str, float]:
         "files_per_second": round(plan.scanned.files / seconds),
         "mib_before": round(before, 1),
         "mib_peak": round(peak_mib(), 1),
+        "mib_peak_of_a_worker": round(peak_mib(resource.RUSAGE_CHILDREN), 1),
     }
 
 
-def peak_mib() -> float:
-    """Return the peak resident set of this process (`ru_maxrss` is in bytes on macOS, else in KiB)."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1024**2 if sys.platform == "darwin" else 1024)
+def peak_mib(of: int = resource.RUSAGE_SELF) -> float:
+    """Return the peak resident set of this process, or of its largest child (bytes on macOS, else KiB)."""
+    return resource.getrusage(of).ru_maxrss / (1024**2 if sys.platform == "darwin" else 1024)
 
 
 def main() -> None:
@@ -87,16 +89,20 @@ def main() -> None:
     parser.add_argument("--flat", action="store_true", help="all files in one directory")
     parser.add_argument("--keep-last", type=int, default=0, help="the policies' keep_last")
     parser.add_argument("--make-in", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--scan-in", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.make_in:
-        make_files(arguments.make_in, arguments.files, flat=arguments.flat)
+        make_files(arguments.make_in / "operations", arguments.files, flat=arguments.flat)
+        return
+    if arguments.scan_in:
+        figures = scan(arguments.scan_in, arguments.scan_in / "operations", arguments.keep_last)
+        print(json.dumps(figures))  # noqa: T201 - what it is for
         return
     home = Path(tempfile.mkdtemp(prefix="scan_memory"))
     try:
-        root = home / "operations"
-        root.mkdir()
-        subprocess.run([sys.executable, __file__, *sys.argv[1:], "--make-in", str(root)], check=True)  # noqa: S603
-        print(json.dumps(scan(home, root, arguments.keep_last)))  # noqa: T201 - what it is for
+        (home / "operations").mkdir()
+        for step in ("--make-in", "--scan-in"):
+            subprocess.run([sys.executable, __file__, *sys.argv[1:], step, str(home)], check=True)  # noqa: S603
     finally:
         shutil.rmtree(home)
 

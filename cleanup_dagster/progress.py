@@ -18,7 +18,7 @@ class Listener(Protocol):
     """What a watching face offers to the steps of a run."""
 
     def begin(self, done: str, subject: str, of: int) -> Progress:
-        """Hear that a step begins: what it does (`deleted`), with which target, and with how many files (0: unknown)."""
+        """Hear that a step begins: what it does (`deleted`), in which target, with how many files (0: unknown)."""
         ...
 
     def take(self, value: object) -> None:

@@ -81,7 +81,7 @@ class Records:
             return runs.find_runs(conn, limit=limit)
 
     def resolve(self, typed: str, wanted: Callable[[RunRecord], bool]) -> RunRecord:
-        """Return the one run whose id is `typed` or begins with it. Runs that are not `wanted` step back for one that is.
+        """Return the one run whose id is `typed` or begins with it, of those that are `wanted` if there are any.
 
         Raises RunNotFoundError when there is none, or more than one.
         """

@@ -228,7 +228,7 @@ class CleanupService:
         return explain(self._installation, path, progress)
 
     def reviewed_plan(self, run_id: str) -> PlanOverview:
-        """Return what applying a dry run's plan would take. Raises RunRefusedError when it cannot be applied any more."""
+        """Return what applying a dry run's plan would take. Raises RunRefusedError when it may not be applied."""
         return overview_of_saved(self._installation, run_id)
 
     def expired_backups(self) -> list[BackupSet]:

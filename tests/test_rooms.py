@@ -1,4 +1,4 @@
-"""Everything below the faces starts without Dagster, FastAPI and click: workers and commands start fast, and stay so."""
+"""Everything below the faces starts without Dagster, FastAPI and click: workers and commands start fast."""
 
 import subprocess
 import sys

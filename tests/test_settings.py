@@ -256,7 +256,7 @@ class TestPrecedence:
             "DBT_LOG_PATH: 'y' is not an absolute path; write it in full, or set DBT_PROJECT_DIR",
             "DBT_TARGET_PATH: '/opt' is shared by the whole system; name a directory of your own below /opt",
             "CLEANUP_STATE_DIR: 'x' is not an absolute path; write it in full, from / on",
-            "cleanup.yaml: backup: 5 is not a mapping with directory and retention_days",
+            "cleanup.yaml: backup: 5 is not a mapping with directory, retention_days and restore_hold_days",
             "CLEANUP_TIMEZONE: 'Europe/Berln' is not the IANA name of a time zone; did you mean 'Europe/Berlin'?",
         )
 

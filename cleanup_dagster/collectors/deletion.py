@@ -335,19 +335,15 @@ def recover(
     Raises OSError when a directory cannot be looked into: then nobody can tell, and nothing is claimed.
     """
     totals = Totals()
-    touched: set[str] = set()
-    done: list[Outcome] = []
-    for receipt in receipts:
-        outcome = _recover_one(receipt, directories, quarantine, slots, holds)
-        if outcome is not None:
-            done.append(outcome)
-            touched.add(split(receipt.path)[0])
-    if quarantine is not None:
-        quarantine.sync()
-    _sync(touched, directories)
-    for outcome in done:
-        recovered.write(outcome)
-        totals.add(outcome)
+    for batch in batches(receipts, BATCH):
+        found = [_recover_one(receipt, directories, quarantine, slots, holds) for receipt in batch]
+        done = [outcome for outcome in found if outcome is not None]
+        if quarantine is not None:
+            quarantine.sync()
+        _sync({split(outcome.path)[0] for outcome in done}, directories)
+        for outcome in done:
+            recovered.write(outcome)
+            totals.add(outcome)
     return totals
 
 

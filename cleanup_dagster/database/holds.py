@@ -27,7 +27,7 @@ _RAW = table(
 
 
 class HoldRow(Struct, frozen=True):
-    """One hold for people. The moments are None where the database has none, or a person wrote something that is none."""
+    """One hold for people. `placed_ns` is None where the database has no moment that can be read."""
 
     hold: Hold
     placed_by: str

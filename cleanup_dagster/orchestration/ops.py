@@ -182,7 +182,7 @@ def executed_by(context: dg.OpExecutionContext) -> str:
 
 
 class LoggedProgress:
-    """The progress of one step: logged every few seconds with its rate, and told to whoever watches from this process."""
+    """The progress of one step: logged every few seconds with its rate, and told to whoever watches."""
 
     def __init__(self, context: dg.OpExecutionContext, done: str, of: int) -> None:
         self._context = context

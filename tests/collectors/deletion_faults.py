@@ -12,7 +12,6 @@ import errno
 import fcntl
 import functools
 import hashlib
-import itertools
 import json
 import os
 import shutil
@@ -20,7 +19,7 @@ import signal
 import sys
 import traceback
 from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -43,6 +42,8 @@ ERRORS = (errno.EIO, errno.ENOSPC, errno.EACCES, errno.EROFS, errno.EMFILE)
 TROUBLE = (BackupError, ManifestError, OSError, RootError, UnsafeDirectoryError)
 _CALLS = ("open", "read", "pread", "write", "lseek", "ftruncate", "fsync", "stat", "fstat", "scandir", "mkdir", "rmdir",
           "rename", "link", "unlink", "posix_fadvise")  # fmt: skip
+#: The states in which a file may stay in quarantine, for a person to move.
+STAYS = frozenset({State.FAILED, State.CONFLICT})
 _UNFAILING = ("close",)  # struck by a kill only
 
 
@@ -58,27 +59,6 @@ class Fault(NamedTuple):
 def struck(fault: Fault) -> Generator[list[str]]:
     """Let a fault happen within the block; yields the names of the calls made."""
     made: list[str] = []
-    undo: list[Callable[[], None]] = []
-
-    def hook(holder: Any, name: str, refused: Callable[[], Any] | None) -> None:
-        function = getattr(holder, name)
-
-        @functools.wraps(function)
-        def hooked(*arguments: Any, **keywords: Any) -> Any:
-            made.append(name)
-            now = len(made) == fault.at
-            if now and fault.error and refused is not None:
-                return refused()
-            if now and not fault.error and not fault.after:
-                os.kill(os.getpid(), signal.SIGKILL)
-            try:
-                return function(*arguments, **keywords)
-            finally:
-                if now and not fault.error and fault.after:
-                    os.kill(os.getpid(), signal.SIGKILL)
-
-        setattr(holder, name, hooked)
-        undo.append(lambda: setattr(holder, name, function))
 
     def fail() -> None:
         raise OSError(fault.error, os.strerror(fault.error))
@@ -87,18 +67,40 @@ def struck(fault: Fault) -> Generator[list[str]]:
         syscalls.ctypes.set_errno(fault.error)
         return -1
 
-    for name in _CALLS:
-        hook(os, name, fail)
-    for name in _UNFAILING:
-        hook(os, name, None)
-    for name in ("flock", "fcntl"):
-        hook(fcntl, name, fail)
-    hook(syscalls, "_rename", fail_in_c)
-    try:
+    with ExitStack() as undo:
+        for name in _CALLS:
+            undo.enter_context(_hooked(os, name, made, fault, fail))
+        for name in _UNFAILING:
+            undo.enter_context(_hooked(os, name, made, fault, None))
+        for name in ("flock", "fcntl"):
+            undo.enter_context(_hooked(fcntl, name, made, fault, fail))
+        undo.enter_context(_hooked(syscalls, "_rename", made, fault, fail_in_c))
         yield made
+
+
+@contextmanager
+def _hooked(holder: Any, name: str, made: list[str], fault: Fault, refuse: Callable[[], Any] | None) -> Generator[None]:
+    function = getattr(holder, name)
+
+    @functools.wraps(function)
+    def hooked(*arguments: Any, **keywords: Any) -> Any:
+        made.append(name)
+        if len(made) != fault.at:
+            return function(*arguments, **keywords)
+        if fault.error and refuse is not None:
+            return refuse()
+        if not fault.after:
+            os.kill(os.getpid(), signal.SIGKILL)
+        try:
+            return function(*arguments, **keywords)
+        finally:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    setattr(holder, name, hooked)
+    try:
+        yield
     finally:
-        for restore in undo:
-            restore()
+        setattr(holder, name, function)
 
 
 class Trial:
@@ -118,14 +120,14 @@ class Trial:
         """What a live run does; an error is answered as a run answers it."""
         take = Quarantine.take
 
-        def change_first(quarantine: Quarantine, directory: int, name: str, slot: str) -> None:
+        def change_first(self_: Quarantine, directory: int, name: str, slot: str) -> None:
             if name == Path(CHANGED).name and not self.appended.exists():
                 with (self.platform.root / CHANGED).open("a") as out:
                     out.write(MORE)
                 self.appended.write_text("")
-            take(quarantine, directory, name, slot)
+            take(self_, directory, name, slot)
 
-        Quarantine.take = change_first
+        setattr(Quarantine, "take", change_first)  # noqa: B010  a plain assignment would be a type error
         try:
             self.platform.back_up(self.verdicts)
             self.platform.delete()
@@ -158,27 +160,27 @@ class Trial:
         receipts = {receipt.path: receipt for receipt in platform.receipts()} if promised else {}
         for path in FILES:
             outcome = recorded.get(path)
-            deleted = outcome is not None and outcome.state is State.DELETED
-            if files.get(path) == self.expected(path):
-                if deleted:
-                    yield f"{path} is in its place and on record as deleted"
-            elif path in files:
-                yield f"{path} has other bytes"
-            elif deleted:
+            if path in files:
+                yield from self._in_place(path, files[path], outcome)
+            elif outcome is not None and outcome.state is State.DELETED:
                 receipt = receipts[path]
                 if hashlib.sha256(copies.get(receipt.backup, "?").encode()).hexdigest() != receipt.sha256:
                     yield f"{path} is deleted without a copy"
-            elif outcome is None or outcome.state not in {State.FAILED, State.CONFLICT}:
+            elif outcome is None or outcome.state not in STAYS:
                 yield f"{path} is gone and on record as {outcome and outcome.state.value}"
             elif self.expected(path) not in files.values():
                 yield f"{path} does not stay whole in quarantine: {outcome.detail}"
-        kept = {o.number for o in recorded.values() if o.state in {State.FAILED, State.CONFLICT}}
-        for name in files:
-            if "cleanup-q" in name and int(name.rpartition(".")[2]) not in kept:
-                yield f"{name} is left in quarantine, and nobody is told"
-        for name in copies:
-            if not promised or name.startswith(".staging"):
-                yield f"{name} is left in the store"
+        known = {outcome.number for outcome in recorded.values() if outcome.state in STAYS}
+        left = [name for name in files if "cleanup-q" in name and int(name.rpartition(".")[2]) not in known]
+        yield from (f"{name} is left in quarantine, and nobody is told" for name in left)
+        left = [name for name in copies if not promised or name.startswith(".staging")]
+        yield from (f"{name} is left in the store" for name in left)
+
+    def _in_place(self, path: str, content: str, outcome: Outcome | None) -> Generator[str]:
+        if content != self.expected(path):
+            yield f"{path} has other bytes"
+        if outcome is not None and outcome.state is State.DELETED:
+            yield f"{path} is in its place and on record as deleted"
 
 
 def settle(trial: Trial, what: str) -> Generator[str]:
@@ -188,7 +190,7 @@ def settle(trial: Trial, what: str) -> Generator[str]:
         yield from (f"{what}, after {attempt}: {problem}" for problem in trial.broken())
 
 
-def killed(act: Callable[[], None], fault: Fault) -> None:
+def killed(act: Callable[[], object], fault: Fault) -> None:
     """Do something in a child that a fault kills."""
     child = os.fork()
     if child == 0:
@@ -213,11 +215,14 @@ def calls_of(directory: Path) -> list[str]:
 
 
 def strike_with_kills(directory: Path) -> Generator[list[str]]:
-    for (number, name), after in itertools.product(enumerate(calls_of(directory), 1), (False, True)):
-        what = f"killed {'after' if after else 'before'} call {number}, {name}"
-        trial = Trial(directory)
-        killed(trial.run, Fault(number, after=after))
-        yield [f"{what}: {problem}" for problem in trial.lost()] + list(settle(trial, what))
+    """Kill before every call, which is after the one before it, and after the last."""
+    made = calls_of(directory)
+    for number, name in enumerate(made, 1):
+        for after in (False, True) if number == len(made) else (False,):
+            what = f"killed {'after' if after else 'before'} call {number}, {name}"
+            trial = Trial(directory)
+            killed(trial.run, Fault(number, after=after))
+            yield [f"{what}: {problem}" for problem in trial.lost()] + list(settle(trial, what))
 
 
 def strike_with_errors(directory: Path) -> Generator[list[str]]:
@@ -231,29 +236,34 @@ def strike_with_errors(directory: Path) -> Generator[list[str]]:
 
 
 def strike_recovery(directory: Path) -> Generator[list[str]]:
-    """Kill a run wherever a file has just been moved, then strike its recovery, too."""
+    """Kill a run where a file has just been moved or removed, then strike its recovery, too."""
     made = calls_of(directory)
-    for move in [number for number, name in enumerate(made, 1) if name in {"rename", "unlink"}]:
-
-        def interrupted(move: int = move) -> Trial:
-            trial = Trial(directory)
-            killed(trial.run, Fault(move, after=True))
-            return trial
-
+    moves = [number for number, name in enumerate(made, 1) if name == "rename"]
+    removals = [number for number, name in enumerate(made, 1) if name == "unlink"]
+    for first in (moves[0], moves[list(FILES).index(CHANGED)], removals[1]):
+        trial = interrupted(directory, first)
         with struck(Fault()) as recovering:
-            interrupted().platform.recover()
+            trial.platform.recover()
         for number, name in enumerate(recovering, 1):
-            for fault in (Fault(number), Fault(number, after=True), *(Fault(number, code) for code in ERRORS[:1] + ERRORS[4:])):
-                if fault.error and name in _UNFAILING:
+            for code in (0, errno.EIO, errno.EMFILE):
+                if code and name in _UNFAILING:
                     continue
-                what = f"killed after call {move}, {made[move - 1]}, and {fault} at {name} of recovery"
-                trial = interrupted()
-                if fault.error:
+                fault = Fault(number, code)
+                what = f"killed after call {first}, {made[first - 1]}, and {fault} at {name} of recovery"
+                trial = interrupted(directory, first)
+                if code:
                     with contextlib.suppress(*TROUBLE), struck(fault):
                         trial.platform.recover()
                 else:
-                    killed(lambda trial=trial: trial.platform.recover() and None, fault)
+                    killed(trial.platform.recover, fault)
                 yield [f"{what}: {problem}" for problem in trial.lost()] + list(settle(trial, what))
+
+
+def interrupted(directory: Path, after: int) -> Trial:
+    """Return a trial whose run was killed after the call of that number."""
+    trial = Trial(directory)
+    killed(trial.run, Fault(after, after=True))
+    return trial
 
 
 KINDS = {"kill": strike_with_kills, "error": strike_with_errors, "recovery": strike_recovery}
@@ -261,4 +271,6 @@ KINDS = {"kill": strike_with_kills, "error": strike_with_errors, "recovery": str
 if __name__ == "__main__":
     deletion.BATCH = 2
     results = list(KINDS[sys.argv[2]](Path(sys.argv[1]) / "trial"))
-    print(json.dumps({"points": len(results), "problems": [problem for result in results for problem in result]}))
+    sys.stdout.write(
+        json.dumps({"points": len(results), "problems": [problem for result in results for problem in result]})
+    )

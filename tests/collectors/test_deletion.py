@@ -204,7 +204,10 @@ DRIFTS = [
     (to_directory, REPLACED),
     (to_socket, REPLACED),
 ]
-UNOPENABLE: dict[Callable[[Path], None], str] = {to_symlink: "Too many levels of symbolic links", to_socket: "No such device or address"}
+UNOPENABLE: dict[Callable[[Path], None], str] = {
+    to_symlink: "Too many levels of symbolic links",
+    to_socket: "No such device or address",
+}
 drifts = pytest.mark.parametrize(("drift", "detail"), DRIFTS, ids=[drift.__name__ for drift, _ in DRIFTS])
 
 

@@ -60,7 +60,8 @@ def test_a_database_that_is_down_is_one_sentence(
 
 
 def test_without_a_configured_database_nothing_is_made(tmp_path: Path) -> None:
-    said = subprocess.run([sys.executable, *UPGRADE.split()[1:]], capture_output=True, text=True, check=False)
+    command = [sys.executable, "-m", "cleanup_dagster.database", "upgrade"]
+    said = subprocess.run(command, capture_output=True, text=True, check=False)
     assert said.returncode == 2
     assert "no database is configured: set CLEANUP_DATABASE_URL" in said.stderr
     assert not (tmp_path / "state").exists()

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from typing import Any
 
 import pytest
 from end_to_end_helpers import EXPIRED, KEPT, PROJECT, Platform, run
@@ -42,7 +43,7 @@ def test_dg_lists_what_there_is(platform: Platform) -> None:
 
 def test_workspace_and_project_name_the_same_location() -> None:
     """Without -w the project wins, so they had better agree."""
-    workspace = YAML(typ="safe").load(PROJECT / "workspace.yaml")
+    workspace: Any = YAML(typ="safe").load(PROJECT / "workspace.yaml")  # pyright: ignore[reportUnknownMemberType]
     module = workspace["load_from"][0]["python_module"]
     project = tomllib.loads((PROJECT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]
     assert module["module_name"] == project["dagster"]["module_name"]

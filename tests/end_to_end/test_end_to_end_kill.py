@@ -28,6 +28,7 @@ def test_the_run_after_a_kill_accounts_for_every_file(platform: Platform, seed: 
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         process.wait(10)
+    print("STATE", platform.ask("SELECT status FROM cleanup_runs"), platform.ask("SELECT target, intent_at, finished_at FROM cleanup_run_targets"), len(list(platform.ops.glob("*.json"))), len(list(platform.backups.glob("*"))) if platform.backups.exists() else None)
     left = {path.name for path in platform.ops.iterdir() if path.is_file()}
     for name in content.keys() - left:
         held = [*platform.backups.rglob(f"{name}*.backup"), *platform.ops.glob(f".*/*{name}*")]

@@ -1,5 +1,5 @@
-# pyright: reportUnknownMemberType=false
-# Dagster's client leaves parts of its own signatures unknown.
+# pyright: reportUnknownMemberType=false, reportPrivateUsage=false
+# Dagster's client leaves parts of its own signatures unknown, and has no public way to send any other query.
 """Webserver and daemon as they run in production: launched through GraphQL, queued, executed, and by the schedule."""
 
 import shutil

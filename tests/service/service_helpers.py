@@ -122,7 +122,9 @@ class Platform:
     ) -> Ended:
         """Do what the job does, in a service of its own."""
         with self.service() as service:
-            return whole_run(service, request(dry=dry, type=cleanup_type, skip_backup=skip_backup, run_id=run_id))
+            return whole_run(
+                service, request(dry=dry, cleanup_type=cleanup_type, skip_backup=skip_backup, run_id=run_id)
+            )
 
     def dry(self) -> Ended:
         return self.run(dry=True)
@@ -174,9 +176,13 @@ class Platform:
 
 
 def request(
-    *, dry: bool = False, type: CleanupType = MANUAL, skip_backup: bool = False, run_id: str = ""  # noqa: A002
+    *,
+    dry: bool = False,
+    cleanup_type: CleanupType = MANUAL,
+    skip_backup: bool = False,
+    run_id: str = "",
 ) -> Request:
-    return Request(run_id or str(uuid.uuid4()), type, dry, "alice", skip_backup)
+    return Request(run_id or str(uuid.uuid4()), cleanup_type, dry, "alice", skip_backup)
 
 
 def whole_run(service: CleanupService, asked: Request) -> Ended:
@@ -206,7 +212,14 @@ def tree(*directories: Path) -> Mapping[str, tuple[object, ...]]:
         for path in (directory, *sorted(directory.rglob("*"))):
             status = path.lstat()
             content = path.read_bytes() if path.is_file() else b""
-            found[str(path)] = (status.st_mode, status.st_uid, status.st_ino, status.st_mtime_ns, status.st_ctime_ns, content)
+            found[str(path)] = (
+                status.st_mode,
+                status.st_uid,
+                status.st_ino,
+                status.st_mtime_ns,
+                status.st_ctime_ns,
+                content,
+            )
     return found
 
 

@@ -1,4 +1,4 @@
-"""A backup directory that is not ours alone: nothing is deleted, the run fails saying what to do, and the next goes on."""
+"""A backup directory that is not ours alone: nothing is deleted, and the run fails saying what to do."""
 
 import os
 from collections.abc import Callable
@@ -143,7 +143,7 @@ def test_a_copy_that_does_not_read_back_as_written_deletes_nothing(
 ) -> None:
     platform.log("a.log", 31)
     with monkeypatch.context() as patch:
-        patch.setattr(store, "_read_back", lambda _: "other")
+        patch.setattr(store, "_read_back", str)
         ended = platform.run()
     assert files(platform.logs) == {"a.log"}
     assert "does not read back as written; the disk is failing; nothing of it was deleted" in ended.problems

@@ -1,6 +1,7 @@
 """What stops a live run before its first deletion, and what overrules it. Every one is met by driving the verbs."""
 
 import itertools
+from pathlib import Path
 
 import pytest
 from service_helpers import EMERGENCY, MANUAL, Platform, files, request, scan_all
@@ -25,6 +26,20 @@ def expired(platform: Platform, number: int, size: int = 1) -> None:
     turn = next(_rounds)
     for index in range(number):
         platform.log(f"old_{turn}_{index}.log", 31, "x" * size)
+
+
+def room_for(patch: pytest.MonkeyPatch, available: int) -> None:
+    def free_bytes(_: Path) -> int:
+        return available
+
+    patch.setattr(planning, "free_bytes", free_bytes)
+
+
+def in_memory(patch: pytest.MonkeyPatch, *directories: Path) -> None:
+    def is_volatile(path: Path) -> bool:
+        return path in directories
+
+    patch.setattr(planning, "is_volatile", is_volatile)
 
 
 def trips(platform: Platform, guardrail: str, said: str) -> None:
@@ -189,9 +204,9 @@ def test_too_little_free_space_for_the_copies_of_all_targets_together(
         platform.operation(str(index), 91)
     ended = platform.dry()
     needed = sum(plan.deletable.bytes + 4096 * plan.deletable.files for plan in ended.plans.values())
-    monkeypatch.setattr(planning, "free_bytes", lambda _: GIB + needed)
+    room_for(monkeypatch, GIB + needed)
     assert platform.dry().tripped == []
-    monkeypatch.setattr(planning, "free_bytes", lambda _: GIB + needed - 1)
+    room_for(monkeypatch, GIB + needed - 1)
     assert set(platform.dry().tripped) == {"free_space"}
     live = platform.run()
     assert live.report.status == "refused"
@@ -201,7 +216,7 @@ def test_too_little_free_space_for_the_copies_of_all_targets_together(
 
 def test_a_backup_in_memory_of_files_on_disk(platform: Platform, monkeypatch: pytest.MonkeyPatch) -> None:
     expired(platform, 1)
-    monkeypatch.setattr(planning, "is_volatile", lambda path: path == platform.backups)
+    in_memory(monkeypatch, platform.backups)
     trips(platform, "volatile_backup", "logs: the backup directory lies in memory (tmpfs) and the files do not")
     limit(platform, allow_volatile_backup=True)
     assert platform.run().report.status == "done"
@@ -209,7 +224,7 @@ def test_a_backup_in_memory_of_files_on_disk(platform: Platform, monkeypatch: py
 
 def test_a_backup_in_memory_of_files_in_memory(platform: Platform, monkeypatch: pytest.MonkeyPatch) -> None:
     expired(platform, 1)
-    monkeypatch.setattr(planning, "is_volatile", lambda _: True)
+    in_memory(monkeypatch, platform.backups, platform.logs)
     assert platform.run().report.status == "done"
 
 
@@ -222,7 +237,12 @@ def test_an_emergency_bypasses_number_bytes_share_and_growth_and_says_so(platfor
     assert platform.run().tripped == ["bytes", "files", "growth", "share"]
     ended = platform.run(cleanup_type=EMERGENCY)
     assert ended.report.status == "done"
-    assert sorted(refusal.guardrail.value for refusal in ended.checked.bypassed) == ["bytes", "files", "growth", "share"]
+    assert sorted(refusal.guardrail.value for refusal in ended.checked.bypassed) == [
+        "bytes",
+        "files",
+        "growth",
+        "share",
+    ]
     assert files(platform.logs) == set()
     assert len(files(platform.backups)) >= 104
     log = (platform.backups / ended.report.log).read_text()
@@ -234,9 +254,9 @@ def test_an_emergency_bypasses_nothing_else(
     platform: Platform, monkeypatch: pytest.MonkeyPatch, guardrail: str
 ) -> None:
     if guardrail == "free_space":
-        monkeypatch.setattr(planning, "free_bytes", lambda _: GIB)
+        room_for(monkeypatch, GIB)
     elif guardrail == "volatile_backup":
-        monkeypatch.setattr(planning, "is_volatile", lambda path: path == platform.backups)
+        in_memory(monkeypatch, platform.backups)
     else:
         platform.clock.advance(days=2)
         platform.dry()
@@ -259,7 +279,7 @@ def test_an_emergency_may_skip_backups_and_every_receipt_says_so(
     either: Platform, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     expired(either, 3, 1000)
-    monkeypatch.setattr(planning, "free_bytes", lambda _: 0)  # the full disk it is for
+    room_for(monkeypatch, 0)  # the full disk it is for
     ended = either.run(cleanup_type=EMERGENCY, skip_backup=True)
     assert ended.report.status == "done"
     assert files(either.logs) == set()

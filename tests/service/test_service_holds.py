@@ -44,7 +44,7 @@ def test_what_is_held_after_the_backup_but_before_the_deletion_stays(
 ) -> None:
     logs(platform)
     with platform.service() as service:
-        checked = scan_all(service, service.begin(request(type=EMERGENCY)))
+        checked = scan_all(service, service.begin(request(cleanup_type=EMERGENCY)))
         receipts = [service.back_up(plan) for plan in checked.plans]
         platform.hold(pattern.format(root=platform.logs), **columns)
         report = service.audit(checked, [service.delete(receipt) for receipt in receipts])
@@ -85,9 +85,9 @@ def test_a_hold_placed_during_a_long_deletion_saves_what_comes_after_it(platform
         placed: list[int] = []
 
         def after_the_first_batch(count: int) -> None:
-            if not placed:
+            if count and not placed:
                 platform.hold("**")
-            placed.append(count)
+                placed.append(count)
 
         service.delete(receipts["logs"], after_the_first_batch)
     assert len(files(platform.logs)) == 300 - placed[0]

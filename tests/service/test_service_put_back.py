@@ -10,6 +10,12 @@ from service_helpers import DAY, Platform, files, request, scan_all
 from cleanup_dagster.retention.models import Reason
 
 
+def age(path: Path, days: float) -> None:
+    """Make a file or directory look so much older than it does."""
+    then = path.stat().st_mtime - days * DAY
+    os.utime(path, (then, then))
+
+
 def copies(platform: Platform) -> list[str]:
     return sorted(path.read_text() for path in platform.backups.rglob("*.backup"))
 
@@ -22,7 +28,7 @@ def test_what_is_put_back_by_cp_stays_until_its_backup_is_over(platform: Platfor
     copy = shutil.copy2 if keep_times else shutil.copyfile
     copy(platform.backups / "app/a.log.backup", path)
     # A copy's time is that of the backup, written just now. Only a file that looks old again is tempting.
-    os.utime(path, (path.stat().st_mtime - 40 * DAY,) * 2)
+    age(path, 40)
     for days in (1, 5.9):
         platform.clock.advance(days=days)
         ended = platform.run()
@@ -158,10 +164,6 @@ def test_backups_whose_disk_is_away_are_reported_and_pruned_when_it_is_back(plat
     assert ended.report.status == "done"  # pruning comes after the audit; the job fails by its problems
     away.rename(platform.backups)
     assert platform.run().pruned.copies.files == 1
-
-
-def age(path: Path, days: float) -> None:
-    os.utime(path, (path.stat().st_mtime - days * DAY,) * 2)
 
 
 def test_manifests_and_logs_stay_a_year_and_plans_a_day(platform: Platform) -> None:

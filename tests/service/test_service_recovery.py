@@ -22,7 +22,9 @@ _workers = get_context("forkserver")
 _workers.set_forkserver_preload(["service_helpers", "alembic.command"])
 
 
-def work(home: str, database: str | None, run_id: str, kill_at: int, *, after: bool, skip_backup: bool, told: Any) -> None:
+def work(
+    home: str, database: str | None, run_id: str, kill_at: int, *, after: bool, skip_backup: bool, told: Any
+) -> None:
     """Do a whole live run, and die at the `kill_at`th call; without one say how many there were."""
     calls = 0
 
@@ -150,7 +152,8 @@ def test_recovery_is_killed_too_and_the_one_after_it_finishes(platform: Platform
     live_run(platform, "killed01-by-sigkill", int(calls * 0.8))
     assert 0 < sum(path.exists() for path in before) < len(before)
     platform.config["limits"]["max_files"] = 1  # recover, and nothing of their own
-    killed = sum(not live_run(platform, f"killed{turn:02}-by-sigkill", int(20 + 300 * chance.random())) for turn in range(2, 10))
+    points = [int(20 + 300 * chance.random()) for _ in range(8)]
+    killed = sum(not live_run(platform, f"killed{turn:02}-by-sigkill", at) for turn, at in enumerate(points, start=2))
     assert killed >= 4
     ended = platform.run(run_id="the-last-one")
     assert ended.report.status == "refused"

@@ -20,9 +20,7 @@ def test_a_root_that_is_not_there_fails_the_run_and_the_others_go_on(either: Pla
     either.operation("done", 91)
     ended = either.run()
     assert ended.report.status == "failed"
-    assert ended.report.problems == (
-        f"logs: {either.logs} does not exist; create it, or correct the target's root",
-    )
+    assert ended.report.problems == (f"logs: {either.logs} does not exist; create it, or correct the target's root",)
     assert files(either.operations) == set()
     assert not either.logs.exists()
 
@@ -58,13 +56,10 @@ def test_a_root_that_becomes_a_symlink_in_mid_run(platform: Platform, step: str)
     with platform.service() as service:
         checked = scan_all(service, service.begin(request()))
         plan = checked.plans[1]
-        if step == "delete":
-            backed_up = service.back_up(plan)
+        backed_up = service.back_up(plan) if step == "delete" else None
         platform.logs.rename(real)
         platform.logs.symlink_to(real)
-        if step == "back_up":
-            backed_up = service.back_up(plan)
-        deleted = service.delete(backed_up)
+        deleted = service.delete(backed_up or service.back_up(plan))
         report = service.audit(checked, [deleted])
     assert files(real) == {"a.log"}
     assert f"{platform.logs} leads through the symbolic link 'logs'; name {real}" in deleted.problem

@@ -185,7 +185,9 @@ def test_a_copy_of_an_earlier_run_is_never_replaced(platform: Platform) -> None:
 
 
 def test_a_file_that_changes_between_the_scan_and_the_backup_stays(platform: Platform) -> None:
-    changed, replaced, gone, good = (platform.log(f"{name}.log", 31) for name in ("changed", "replaced", "gone", "good"))
+    changed, replaced, gone, good = (
+        platform.log(f"{name}.log", 31) for name in ("changed", "replaced", "gone", "good")
+    )
     with platform.service() as service:
         run = service.begin(request())
         checked = scan_all(service, run)

@@ -1,0 +1,124 @@
+"""How far a run is: bars with rate and remaining time on a terminal, a plain line now and then elsewhere."""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import TYPE_CHECKING, Protocol
+
+from cleanup_dagster.cli.words import files
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import TracebackType
+
+    from rich.progress import Progress as RichProgress
+
+    from cleanup_dagster.cli.output import Output
+
+_EVERY_SECONDS = 5.0
+_TITLES = {"judged": "Scan", "backed up": "Back up", "deleted": "Delete", "restored": "Restore", "verified": "Verify"}
+
+
+class Drawing(Protocol):
+    """Shows the progress of steps, of which one or two are at work at a time."""
+
+    def __enter__(self) -> Drawing:
+        """Begin to draw."""
+        ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Leave the terminal as it should be."""
+        ...
+
+    def begin(self, done: str, subject: str, of: int) -> Callable[[int], None]:
+        """Show a step, and return what is to be called with each number of files it has done."""
+        ...
+
+
+class Bars:
+    """Bars that stay when they are full, drawn by a thread of their own."""
+
+    def __init__(self, out: Output) -> None:
+        from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+        self._progress: RichProgress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=16),
+            TextColumn("{task.fields[count]}", justify="right"),
+            TextColumn("{task.fields[rate]}", justify="right"),
+            TimeRemainingColumn(compact=True),
+            console=out.aside,
+        )
+
+    def __enter__(self) -> Bars:
+        """Begin to draw."""
+        self._progress.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Draw the last state, and show the cursor again."""
+        for task in self._progress.tasks:
+            if task.total is None:  # a scan knows how much there is when it is over
+                self._progress.update(task.id, total=task.completed or 1, completed=task.completed or 1)
+        self._progress.stop()
+
+    def begin(self, done: str, subject: str, of: int) -> Callable[[int], None]:
+        """Show a bar; without a number of files it moves to and fro."""
+        title = f"{_TITLES.get(done, done)} {subject}".strip()
+        task = self._progress.add_task(title, total=of or None, count=files(0), rate="")
+        started, count, lock = time.monotonic(), 0, threading.Lock()
+
+        def update(more: int) -> None:
+            nonlocal count
+            with lock:
+                count += more
+            whole = f"{count:,} of {files(of)}" if of else files(count)
+            rate = f"{count / max(time.monotonic() - started, 1e-3):,.0f}/s" if count else ""
+            self._progress.update(task, advance=more, count=whole, rate=rate)
+
+        return update
+
+
+class Lines:
+    """Plain lines: one every few seconds, so that a log stays readable."""
+
+    def __init__(self, out: Output) -> None:
+        self._out = out
+
+    def __enter__(self) -> Lines:
+        """Nothing to prepare."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Nothing to tidy up."""
+
+    def begin(self, done: str, subject: str, of: int) -> Callable[[int], None]:
+        """Write a line when the last one is long enough ago."""
+        title = f"{_TITLES.get(done, done)} {subject}".strip()
+        started = said = time.monotonic()
+        count = 0
+
+        def update(more: int) -> None:
+            nonlocal count, said
+            count += more
+            now = time.monotonic()
+            if now - said >= _EVERY_SECONDS:
+                said = now
+                rate = count / (now - started)
+                whole = f"{count:,} of {files(of)}" if of else files(count)
+                left = f", {max(of - count, 0) / rate:,.0f} s left" if of and rate else ""
+                self._out.note(f"{title}: {whole}, {rate:,.0f}/s{left}")
+
+        return update
+
+
+def drawing(out: Output) -> Drawing:
+    """Return bars when somebody looks at stderr, else lines."""
+    return Bars(out) if out.stderr.isatty() else Lines(out)

@@ -1,0 +1,144 @@
+"""Options that every command takes, commands and groups that know them, and the kinds of values."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from cleanup_dagster.cli.session import Session
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from cleanup_dagster.cli.output import Output
+
+#: 1 to 36,500: what a policy may say. Named here, too, because importing the rules takes longer than refusing.
+DAYS_MIN, DAYS_MAX = 1, 36_500
+DATA_TYPES = (
+    "pipeline_operations",
+    "dbt_logs",
+    "failed_operations",
+    "completed_operations",
+    "system_logs",
+    "temp_files",
+    "dagster_runs",
+)
+_COMMON = ("config", "db_host", "db_port", "db_name", "db_user", "db_password", "json")
+
+
+def common_options() -> list[click.Parameter]:
+    """Return the options that go with every command, before or after its name."""
+    return [
+        click.Option(["--config"], metavar="FILE", help="cleanup.yaml to use, instead of the one in CLEANUP_CONFIG."),
+        click.Option(["--db-host"], metavar="HOST", help="Use Postgres on this host. [default: localhost]"),
+        click.Option(
+            ["--db-port"],
+            metavar="PORT",
+            type=click.IntRange(1, 65535),
+            help="Use Postgres on this port. [default: 5433]",
+        ),
+        click.Option(["--db-name"], metavar="NAME", help="Use this Postgres database. [default: dagster]"),
+        click.Option(["--db-user"], metavar="USER", help="Connect as this user. [default: dagster]"),
+        click.Option(
+            ["--db-password"],
+            metavar="TEXT",
+            help="The user's password. Visible to everybody on this host; CLEANUP_DB_PASSWORD is not.",
+        ),
+        click.Option(["--json"], is_flag=True, help="Print one JSON document on stdout, and nothing else there."),
+    ]
+
+
+def take_common(params: dict[str, Any]) -> dict[str, Any]:
+    """Take the options that go with every command out of a command's, and return those that were given."""
+    taken = {name: params.pop(name, None) for name in _COMMON}
+    return {name: value for name, value in taken.items() if value not in {None, False}}
+
+
+class Context:
+    """What the root knows before a command does: the streams, and the options that stood before its name."""
+
+    def __init__(self, out: Output) -> None:
+        self.out = out
+        self.given: Mapping[str, Any] = {}
+
+
+class Command(click.Command):
+    """A command with the common options in a section of their own. Its function gets the session first."""
+
+    def __init__(self, *args: Any, **more: Any) -> None:
+        super().__init__(*args, **more)
+        self.params.extend(common_options())
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Make the session from the options of the root and of this command; those nearer to the command win."""
+        context = ctx.find_object(Context)
+        assert context is not None, "the root makes it"  # noqa: S101
+        given = {**context.given, **take_common(ctx.params)}
+        context.out.as_json = bool(given.get("json"))
+        name = ctx.command_path.removeprefix(f"{ctx.find_root().command_path} ")
+        ctx.obj = Session(name, given, context.out)
+        return super().invoke(ctx)
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the command's own options first."""
+        write_options(self, ctx, formatter, "Options of every command")
+
+
+class Group(click.Group):
+    """A group of commands, listed in the order they were written down."""
+
+    command_class = Command
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the names in their order."""
+        del ctx
+        return list(self.commands)
+
+
+Group.group_class = Group
+
+
+def write_options(command: click.Command, ctx: click.Context, formatter: click.HelpFormatter, rest: str) -> None:
+    """Write a command's own options, then the common ones under the title `rest`."""
+    common: list[tuple[str, str]] = []
+    own: list[tuple[str, str]] = []
+    for parameter in command.get_params(ctx):
+        record = parameter.get_help_record(ctx)
+        if record is not None:
+            (common if parameter.name in _COMMON else own).append(record)
+    for title, records in (("Options", own), (rest, common)):
+        if records:
+            with formatter.section(title):
+                formatter.write_dl(records)
+
+
+class Days(click.ParamType):
+    """A whole number of days from 1 to 36,500."""
+
+    name = "days"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """Return the number. Fails for anything that a policy could not say."""
+        text = str(value)
+        if not text.isascii() or not text.isdigit() or not DAYS_MIN <= int(text[:9]) <= DAYS_MAX:
+            self.fail(f"{text!r} is not a whole number of days from {DAYS_MIN} to {DAYS_MAX}", param, ctx)
+        return int(text)
+
+
+class DataType(click.ParamType):
+    """A data type; the database knows which there are, completion the default ones."""
+
+    name = "data_type"
+
+    def shell_complete(
+        self, ctx: click.Context, param: click.Parameter, incomplete: str
+    ) -> list[click.shell_completion.CompletionItem]:
+        """Offer the default data types."""
+        del ctx, param
+        return [click.shell_completion.CompletionItem(name) for name in DATA_TYPES if name.startswith(incomplete)]
+
+
+def examples(*lines: str) -> str:
+    """Return the part of a command's help that shows how it is used."""
+    return "\b\nExamples:\n" + "\n".join(f"  {line}" for line in lines)

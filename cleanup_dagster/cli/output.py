@@ -1,0 +1,144 @@
+"""What goes to the terminal: results to stdout, everything about how they came about to stderr.
+
+A reader that went away (`| head -1`) never stops or fails what is being done: what it does not want is not written.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+from contextlib import suppress
+from functools import cached_property
+from typing import TYPE_CHECKING, TextIO
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from rich.console import Console
+
+_WIDTH = 100  # wider lines than this are hard to read
+_GONE = frozenset({errno.EPIPE, errno.ESHUTDOWN})
+
+
+class Stream:
+    """A text stream that survives its reader. `problem` says why something could not be written, if anything."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self._open = True
+        self.problem = ""
+
+    @property
+    def encoding(self) -> str:
+        """What the stream writes in."""
+        return getattr(self._stream, "encoding", None) or "utf-8"
+
+    def isatty(self) -> bool:
+        """Say whether somebody looks at it."""
+        return self._stream.isatty()
+
+    def fileno(self) -> int:
+        """Return its descriptor."""
+        return self._stream.fileno()
+
+    def write(self, text: str) -> int:
+        """Write, unless nobody reads any more."""
+        if self._open:
+            try:
+                self._stream.write(text.encode(self.encoding, "backslashreplace").decode(self.encoding))
+            except OSError as error:
+                self._give_up(error)
+        return len(text)
+
+    def flush(self) -> None:
+        """Bring to the reader what was written."""
+        if self._open:
+            try:
+                self._stream.flush()
+            except OSError as error:
+                self._give_up(error)
+
+    def _give_up(self, error: OSError) -> None:
+        self._open = False
+        if error.errno not in _GONE:
+            self.problem = error.strerror or str(error)
+        # What is still in the buffer would fail again when the interpreter ends.
+        with suppress(OSError, ValueError):
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, self._stream.fileno())
+            os.close(nowhere)
+
+
+class Output:
+    """Both streams of a command. With `as_json` stdout takes one document and nothing else."""
+
+    def __init__(self, stdout: TextIO, stderr: TextIO, *, as_json: bool) -> None:
+        self.stdout = Stream(stdout)
+        self.stderr = Stream(stderr)
+        self.as_json = as_json
+
+    @cached_property
+    def console(self) -> Console:
+        """Results, for people."""
+        return _console(self.stdout)
+
+    @cached_property
+    def aside(self) -> Console:
+        """What is not part of the result: progress, questions, plans to be confirmed."""
+        return _console(self.stderr)
+
+    def say(self, text: str = "") -> None:
+        """Write a line of the result."""
+        self.stdout.write(f"{text}\n")
+
+    def note(self, text: str) -> None:
+        """Write a line about how things go."""
+        self.stderr.write(f"{text}\n")
+        self.stderr.flush()
+
+    def document(self, content: Mapping[str, object], rows: tuple[str, Iterable[object]] | None = None) -> None:
+        """Write the one JSON document of a command. `rows`, a key and its list, are written as they come."""
+        text = json.dumps(content, indent=2)
+        if rows is None:
+            self.say(text)
+            return
+        name, items = rows
+        self.stdout.write(f"{text[:-2]},\n  {json.dumps(name)}: [")
+        between = "\n    "
+        for item in items:
+            self.stdout.write(f"{between}{json.dumps(item)}")
+            between = ",\n    "
+        self.say("\n  ]\n}")
+
+    def flush(self) -> str:
+        """Bring everything to its readers, and return why the result could not be written, if it could not."""
+        self.stdout.flush()
+        self.stderr.flush()
+        return self.stdout.problem
+
+
+def _console(stream: Stream) -> Console:
+    from rich.console import Console
+
+    console = Console(file=stream, highlight=False, markup=False, emoji=False, soft_wrap=False)  # pyright: ignore[reportArgumentType]
+    console.width = min(console.width, _WIDTH)
+    return console
+
+
+def table(console: Console, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """Print a table that fits its console; a column whose title begins with `>` is set to the right.
+
+    Cells are shown as they are: names of files come in their text form, and nothing in them is taken for markup.
+    """
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    shown = Table(box=box.SIMPLE_HEAD, header_style="bold", pad_edge=False, padding=(0, 1, 0, 0), show_edge=False)
+    for title in columns:
+        right = title.startswith(">")
+        shown.add_column(title.removeprefix(">"), justify="right" if right else "left", overflow="fold", no_wrap=right)
+    for row in rows:
+        shown.add_row(*map(Text, row))
+    console.print(shown)

@@ -1,0 +1,215 @@
+"""`policies` and `holds`: how long things are kept, and what is kept whatever they say."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+import click
+
+from cleanup_dagster.cli.exits import CliError
+from cleanup_dagster.cli.output import table
+from cleanup_dagster.cli.session import user
+from cleanup_dagster.cli.undo import selection
+from cleanup_dagster.cli.words import days, iso, when
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from cleanup_dagster.cli.session import Session
+    from cleanup_dagster.database.holds import HoldRow
+    from cleanup_dagster.database.policies import PolicyRow
+
+
+def policy_document(row: PolicyRow) -> dict[str, object]:
+    """Describe one policy."""
+    return {
+        "data_type": row.data_type,
+        "retention_days": row.retention_days,
+        "enabled": row.enabled,
+        "keep_last": row.keep_last,
+        "description": row.description,
+        "created_at": iso(row.created_ns),
+        "updated_at": iso(row.updated_ns),
+        "problem": row.problem,
+    }
+
+
+def list_policies(session: Session) -> int:
+    """List the policies."""
+    with session.service() as service:
+        rows = service.records.policies()
+    targets: dict[str, list[str]] = {}
+    for target in session.settings.targets:
+        for data_type in target.data_types:
+            targets.setdefault(data_type, []).append(target.name)
+
+    def show() -> None:
+        _show_policies(session, rows)
+        lacking = [row.data_type for row in rows if row.data_type not in targets]
+        if lacking:
+            session.out.say(f"\nNo target is configured for: {', '.join(lacking)}")
+
+    document = [{**policy_document(row), "targets": targets.get(row.data_type, [])} for row in rows]
+    return session.finish({"policies": document}, show)
+
+
+def change_policies(
+    session: Session,
+    data_types: Sequence[str],
+    *,
+    retention_days: int | None = None,
+    enabled: bool | None = None,
+    keep_last: int | None = None,
+    every: bool = False,
+) -> int:
+    """Change policies, all that are named or none."""
+    if every == bool(data_types):
+        raise CliError("name the data types or give --all" if not every else "name data types or give --all, not both")
+    if enabled is None and retention_days is None and keep_last is None:
+        raise CliError("nothing to change: give --days, --keep-last or both")
+    with session.service() as service:
+        names = [row.data_type for row in service.records.policies()] if every else list(dict.fromkeys(data_types))
+        rows = service.records.change_policies(
+            names, user(), retention_days=retention_days, enabled=enabled, keep_last=keep_last
+        )
+
+    def show() -> None:
+        _show_policies(session, rows)
+        session.out.say("\nChanged; it counts from the next run on.")
+
+    return session.finish({"policies": [policy_document(row) for row in rows]}, show)
+
+
+def reset_policies(session: Session, *, yes: bool) -> int:
+    """Bring back the default policies."""
+    if not yes:
+        if not (click.get_text_stream("stdin").isatty() and session.out.stderr.isatty()):
+            raise CliError(
+                "Resetting asks for confirmation, and there is no terminal to ask on; use --yes in scripts. "
+                "Nothing was changed."
+            )
+        session.out.note(
+            "Every default policy gets its days and its switch back; those that were disabled delete again."
+        )
+        if not click.confirm("Reset them?", default=False, err=True):
+            raise CliError("Not confirmed; nothing was changed.")
+    with session.service() as service:
+        changed = service.records.reset_policies(user())
+        rows = service.records.policies()
+
+    def show() -> None:
+        _show_policies(session, rows)
+        session.out.say(
+            f"\nReset: {', '.join(changed)}" if changed else "\nAll of them were at their defaults already."
+        )
+
+    return session.finish({"changed": changed, "policies": [policy_document(row) for row in rows]}, show)
+
+
+def _show_policies(session: Session, rows: Sequence[PolicyRow]) -> None:
+    shown = [
+        [
+            row.data_type,
+            days(row.retention_days) or "?",
+            {True: "yes", False: "no", None: "?"}[row.enabled],
+            str(row.keep_last or ""),
+            row.problem or row.description,
+        ]
+        for row in rows
+    ]
+    table(session.out.console, ["Data type", ">Kept for", "Enabled", ">Keep last", "What it covers"], shown)
+
+
+def list_holds(session: Session) -> int:
+    """List the holds."""
+    with session.service() as service:
+        rows = service.records.holds()
+    now_ns = time.time_ns()
+    document: dict[str, object] = {"holds": [_hold_document(row, now_ns) for row in rows]}
+    return session.finish(document, lambda: _show_holds(session, rows, now_ns))
+
+
+def _hold_document(row: HoldRow, now_ns: int) -> dict[str, object]:
+    hold = row.hold
+    return {
+        "id": hold.id,
+        "pattern": hold.pattern,
+        "data_type": hold.data_type,
+        "pipeline": hold.pipeline,
+        "reason": hold.reason,
+        "placed_by": row.placed_by,
+        "placed_at": iso(row.placed_ns),
+        "until": iso(hold.until_ns),
+        "active": hold.until_ns is None or hold.until_ns > now_ns,
+    }
+
+
+def _show_holds(session: Session, rows: Sequence[HoldRow], now_ns: int) -> None:
+    if not rows:
+        session.out.say("There are no holds.")
+        return
+    shown: list[list[str]] = []
+    for row in rows:
+        hold = row.hold
+        only = [f"only {hold.data_type}"] if hold.data_type else []
+        only += [f"only pipeline {hold.pipeline}"] if hold.pipeline else []
+        over = hold.until_ns is not None and hold.until_ns <= now_ns
+        until = f"over since {when(hold.until_ns)}" if over else when(hold.until_ns, "for ever")
+        said = [hold.reason, *only, f"by {row.placed_by}" if row.placed_by else ""]
+        shown.append([str(hold.id), hold.pattern, until, ", ".join(filter(None, said))])
+    table(session.out.console, [">Id", "Held", "Until", "Reason"], shown)
+
+
+def add_hold(
+    session: Session,
+    pattern: str,
+    reason: str,
+    *,
+    data_type: str | None,
+    pipeline: str | None,
+    until: str | None,
+    hold_days: int | None,
+) -> int:
+    """Place a hold."""
+    if until is not None and hold_days is not None:
+        raise CliError("--until and --days contradict each other; give one of them")
+    wanted = selection(session, pattern)
+    until_ns = _until_ns(session, until, hold_days)
+    with session.service() as service:
+        number = service.hold(wanted, reason, user(), data_type=data_type, pipeline=pipeline, until_ns=until_ns)
+
+    def show() -> None:
+        session.out.say(f"Hold {number}: {wanted} is kept {_so_long(until_ns)}, whatever the policies say.")
+
+    return session.finish({"id": number, "pattern": wanted, "until": iso(until_ns)}, show)
+
+
+def _so_long(until_ns: int | None) -> str:
+    return "for ever" if until_ns is None else f"until {when(until_ns)}"
+
+
+def _until_ns(session: Session, until: str | None, hold_days: int | None) -> int | None:
+    if hold_days is not None:
+        return time.time_ns() + hold_days * 86_400 * 1_000_000_000
+    if until is None:
+        return None
+    from cleanup_dagster.retention.times import read_moment
+
+    moment_ns = read_moment(until, session.settings.naive_zone)
+    if moment_ns is None:
+        raise CliError(f"--until {until!r} is no moment; write 2026-12-31, or 2026-12-31T18:00+01:00")
+    return moment_ns
+
+
+def remove_hold(session: Session, number: int) -> int:
+    """Remove a hold."""
+    with session.service() as service:
+        removed = service.release(number)
+    if not removed:
+        raise CliError(f"there is no hold {number}; `cleanup-operations holds list` shows them")
+
+    def show() -> None:
+        session.out.say(f"Hold {number} is removed; what it kept is judged by its policy again.")
+
+    return session.finish({"id": number}, show)
