@@ -52,7 +52,7 @@ clean:  ## remove the virtual environment and every cache
 $(READY): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { \
 	echo "cleanup_dagster needs Python 3.10 or newer, and $(PYTHON) is older or missing. Try: make PYTHON=python3.12"; exit 1; }
-	@echo "Setting up $(VENV) with the versions in requirements.lock. The first time takes about a minute."
+	@echo "Setting up $(VENV) with the versions in requirements.lock. The first time takes a minute or two."
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || { \
 	echo "Python's venv module did not work; on Debian and Ubuntu: apt install python3-venv"; rm -rf $(VENV); exit 1; }
 	@$(PIP) install --quiet --require-hashes -r requirements.lock

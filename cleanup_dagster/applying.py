@@ -14,6 +14,8 @@ from cleanup_dagster.backups.manifest import (
     verify_manifest,
     write_manifest,
 )
+from cleanup_dagster.backups.packed import ArchiveBackups, archive_name
+from cleanup_dagster.backups.store import Store
 from cleanup_dagster.collectors.deletion import Totals, back_up, delete
 from cleanup_dagster.database import run_targets
 from cleanup_dagster.database.engine import reading
@@ -46,7 +48,10 @@ def back_up_target(installation: Installation, plan: Plan, progress: Progress) -
     with ExitStack() as stack:
         directories = stack.enter_context(closing(Directories(stack.enter_context(open_root(Path(plan.root))))))
         # First the store: receipts that were begun without one would have to be settled by opening it after all.
-        store = stack.enter_context(open_file_backups(Path(directory), run_id)) if directory else None
+        kept = stack.enter_context(open_file_backups(Path(directory), run_id)) if directory else None
+        store: Store | None = kept
+        if kept is not None and installation.target(plan.target).format == "archive":
+            store = stack.enter_context(closing(ArchiveBackups(kept, run_id, plan.target)))
         header = _header(installation, plan, Kind.RECEIPTS, directory)
         receipts = stack.enter_context(write_manifest(state.receipts(run_id, plan.target), header))
         header = _header(installation, plan, Kind.OUTCOMES)
@@ -56,8 +61,10 @@ def back_up_target(installation: Installation, plan: Plan, progress: Progress) -
         copied, totals = back_up(verdicts, directories, store, receipts, skipped, alive)
         skipped.close()
         reference = receipts.close()
-        if store is not None and copied:
-            store.keep_replica(Path(reference.path), plan.target)
+        if kept is not None and copied:
+            kept.keep_replica(Path(reference.path), plan.target)
+        elif kept is not None:
+            kept.remove(archive_name(run_id, plan.target))
     if not copied:
         return BackedUp(plan, None, copied, counts_of(totals))
     _commit_intent(installation, plan, reference, total(copied.values()), directory)

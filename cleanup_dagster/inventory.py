@@ -120,4 +120,4 @@ def _examined(kept: KeptBackups) -> Iterator[tuple[Receipt, str | None]]:
     with open_file_backups(Path(kept.directory), kept.run_id) as store:
         for receipt in read_manifest(Path(kept.manifest), Receipt):
             if receipt.backup:
-                yield receipt, store.problem(receipt.backup, receipt.sha256)
+                yield receipt, store.problem(receipt)

@@ -6,12 +6,13 @@ database knows (the state directory was lost) from the replicas of its receipts.
 """
 
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from msgspec import structs
 
-from cleanup_dagster.backups.files import BackupError
+from cleanup_dagster.backups.files import BackupError, open_file_backups
 from cleanup_dagster.backups.manifest import ManifestError, hash_manifest, read_header, read_manifest
 from cleanup_dagster.database import audit, run_targets
 from cleanup_dagster.database.audit import AuditRow
@@ -136,11 +137,23 @@ def _recover_run(installation: Installation, run: RunRecord, active_holds: list[
         elif intent.finished_ns is None:
             holds = HoldMatcher(active_holds, to_text(intent.root), now_ns)
             settled[target] = settle_target(installation.state, intent, holds, now_ns)
+    _sweep_staged(installation, run, intents.values())
     _write_audit(installation, run, settled, now_ns)
     installation.state.mark_ended(run.run_id)
     deleted = total(counts.deleted for one in settled.values() for counts in one.counts.values())
     problems = "".join(f"; {one.problem}" for one in settled.values() if one.problem)
     return f"run {run.run_id} had been interrupted; it is settled, with {deleted.files:,} files deleted{problems}"
+
+
+def _sweep_staged(installation: Installation, run: RunRecord, intents: Iterable[Intent]) -> None:
+    """Remove the copies that got no name: nothing was deleted on their account, and no manifest tells of them."""
+    places = {Path(intent.backup_directory) for intent in intents if intent.backup_directory}
+    for directory in sorted({installation.settings.backup.directory, *places}):
+        # One that cannot be used now costs room, no file: the run's own backup will say what is wrong with it.
+        with suppress(OSError, UnsafeDirectoryError):
+            if directory.is_dir():
+                with open_file_backups(directory, run.run_id):
+                    pass  # sweeps when it closes
 
 
 def read_target(receipts: Path) -> str:

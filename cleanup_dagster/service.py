@@ -45,6 +45,7 @@ from cleanup_dagster.restoring import restore
 from cleanup_dagster.retention.guardrails import BYPASSABLE
 from cleanup_dagster.retention.models import CleanupType, PolicyProblem
 from cleanup_dagster.reviewed import load_plan, save_plan
+from cleanup_dagster.workers import WorkerError
 
 #: What a step may meet in the world. Anything else is a bug: it ends the same way, with its traceback in the log.
 MET = (
@@ -56,6 +57,7 @@ MET = (
     RunRefusedError,
     SchemaMismatch,
     UnsafeDirectoryError,
+    WorkerError,
 )
 
 _log = logging.getLogger(__name__)

@@ -22,6 +22,7 @@ from cleanup_dagster.backups.manifest import (
     verify_manifest,
     write_manifest,
 )
+from cleanup_dagster.backups.packed import archive_name
 from cleanup_dagster.collectors.deletion import BATCH, Totals, discard_backups, recover
 from cleanup_dagster.database.run_targets import Intent
 from cleanup_dagster.filesystem.quarantine import Quarantine, left_quarantines, reopen_quarantine
@@ -154,6 +155,7 @@ def discard_target(installation: Installation, run_id: str, target: str) -> None
     if directory and Path(directory).is_dir():
         with open_file_backups(Path(directory), run_id) as store:  # sweeps what was staged when it closes
             discard_backups(read_manifest(receipts, Receipt, torn=True), store)
+            store.remove(archive_name(run_id, target))  # also when no receipt of it was written yet
             store.remove_replica(target)
     receipts.unlink()
 

@@ -140,6 +140,7 @@ class Target(Strict):
     retention_days_max: int = Field(
         default=RETENTION_DAYS_MAX, ge=RETENTION_DAYS_MIN, le=RETENTION_DAYS_MAX, description=_DAYS
     )
+    format: Literal["files", "archive"] = Field(default="files", description="files or archive")
     optional: bool = Field(default=False, description=_TRUTH)
     limits: TargetLimits = Limits()
 

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 import zstandard
 from msgspec import Struct
 
-from cleanup_dagster.retention.models import Identity
+from cleanup_dagster.retention.models import Frame, Identity
 
 FRAME_BYTES = 1 << 20  # raw; 64 KiB frames stored 7 % more, 8 MiB ones read a single file ten times slower
 _BLOCK = 512
@@ -22,14 +22,6 @@ _CHUNK = 1 << 20
 _LEVEL = 1  # level 3 stored 2 % less for 6 % more time
 _OCTAL_SIZE_MAX = 8 * 1024**3
 _END = bytes(2 * _BLOCK)
-
-
-class Frame(Struct, frozen=True, array_like=True):
-    """Where a member's bytes are: the frame's place and length in the archive, and where they begin in it, unpacked."""
-
-    offset: int
-    length: int
-    inner: int
 
 
 class Member(Struct):

@@ -13,8 +13,12 @@ def prune_copies(receipts: Iterable[Receipt], store: FileBackups, finished_ns: i
     own time is over.
     """
     removed = Tally()
+    archive = ""  # removed with its first receipt, and counted with all of them
     for receipt in receipts:
-        if receipt.backup and store.written_ns(receipt.backup, default=finished_ns + 1) <= finished_ns:
+        if receipt.frame is not None and receipt.backup == archive:
+            removed = removed.plus(1, receipt.identity.size)
+        elif receipt.backup and store.written_ns(receipt.backup, default=finished_ns + 1) <= finished_ns:
             store.remove(receipt.backup)
             removed = removed.plus(1, receipt.identity.size)
+            archive = receipt.backup
     return removed

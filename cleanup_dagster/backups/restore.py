@@ -3,21 +3,30 @@
 The path is walked again from an open root, one component per open, so a manifest that was tampered with cannot lead
 out of it. The file appears whole or not at all and never replaces anything. It gets back owner, mode and mtime where
 that is permitted, but no setuid, no setgid and no capability: a backup must not be a way to make a root shell.
+
+Where the filesystem has no files without a name (some network ones), the file is written in the root's quarantine: there
+nobody can swap it, no scan takes it for garbage, and `sweep` finds what a restore that died has left.
 """
 
 import contextlib
+import errno
+import hashlib
 import os
 import secrets
 import stat
 
-from cleanup_dagster.backups.files import FileBackups, copy_bytes
+from cleanup_dagster.backups.files import FileBackups, write_blocks
 from cleanup_dagster.filesystem.identity import OPEN_DIRECTORY, OPEN_FILE, hash_open
 from cleanup_dagster.filesystem.names import split, to_os
+from cleanup_dagster.filesystem.quarantine import Quarantine, left_quarantines, open_quarantine, reopen_quarantine
 from cleanup_dagster.filesystem.syscalls import mount_id, rename_noreplace
 from cleanup_dagster.retention.models import Receipt, Restored, RestoreState
 
 _NO_NAME = getattr(os, "O_TMPFILE", None)  # Linux only
+#: What a filesystem, or a kernel, says that cannot make a file without a name.
+_NAMES_NEEDED = frozenset({errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL, errno.ENOENT, errno.ENOSYS})
 _DIRECTORY_MODE = 0o755
+_UNFINISHED = ".restore-"  # no run id begins with a dot, so no slot of a run is called so
 
 
 class Restorer:
@@ -28,25 +37,34 @@ class Restorer:
         self._mount = mount_id(root_fd)
         self._store = store
         self._dry_run = dry_run
+        self._held = contextlib.ExitStack()
+        self._quarantine: Quarantine | None = None
+
+    def close(self) -> None:
+        """Remove the quarantine again, if one was needed."""
+        self._held.close()
 
     def restore(self, receipt: Receipt) -> Restored:
         """Put one file back. Everything that prevents it comes back as the state and detail of the result."""
         if not receipt.backup:
             return _ended(receipt, RestoreState.NO_BACKUP, "the run was told to skip backups")
+        digest = hashlib.sha256()
         try:
-            copy = self._store.open_copy(receipt.backup)
-        except OSError as error:
-            return _ended(receipt, RestoreState.MISSING, f"its backup {receipt.backup}: {error.strerror or error}")
+            for block in self._store.blocks(receipt):
+                digest.update(block)
+        except FileNotFoundError:
+            return _ended(receipt, RestoreState.MISSING, f"its backup {receipt.backup} is not there")
+        except (OSError, ValueError) as error:
+            said = _said(error)
+            return _ended(receipt, RestoreState.DAMAGED, f"its backup {receipt.backup}: {said}")
+        if digest.hexdigest() != receipt.sha256:
+            return _ended(receipt, RestoreState.DAMAGED, f"its backup {receipt.backup} has other bytes by now")
         try:
-            if hash_open(copy) != receipt.sha256:
-                return _ended(receipt, RestoreState.DAMAGED, f"its backup {receipt.backup} has other bytes by now")
-            return self._put_back(receipt, copy)
-        except OSError as error:
-            return _ended(receipt, RestoreState.FAILED, f"{error.strerror or error}")
-        finally:
-            os.close(copy)
+            return self._put_back(receipt)
+        except (OSError, ValueError) as error:  # a ValueError is a name that no file can have
+            return _ended(receipt, RestoreState.FAILED, _said(error))
 
-    def _put_back(self, receipt: Receipt, copy: int) -> Restored:
+    def _put_back(self, receipt: Receipt) -> Restored:
         path, name = split(receipt.path)
         if name in {"", ".", ".."}:
             return _ended(receipt, RestoreState.FAILED, "its path does not lie below the root")
@@ -59,7 +77,7 @@ class Restorer:
                 return _ended(receipt, present, "" if present is RestoreState.PRESENT else "a newer file has its name")
             if self._dry_run:
                 return _ended(receipt, RestoreState.WOULD_RESTORE, "")
-            return self._write(receipt, copy, directory, to_os(name))
+            return self._write(receipt, directory, to_os(name))
         finally:
             os.close(directory)
 
@@ -87,44 +105,80 @@ class Restorer:
         except FileNotFoundError:
             if self._dry_run:
                 return None
-        os.mkdir(name, _DIRECTORY_MODE, dir_fd=fd)
-        os.fsync(fd)
+        os.mkdir(name, 0o700, dir_fd=fd)
         made = os.open(name, OPEN_DIRECTORY, dir_fd=fd)
-        with contextlib.suppress(PermissionError):  # not root: the directory stays ours
-            os.fchown(made, receipt.identity.uid, receipt.identity.gid)
+        try:
+            _give_directory(made, os.fstat(fd), receipt)
+            os.fsync(fd)
+        except OSError:
+            os.close(made)
+            raise
         return made
 
-    def _write(self, receipt: Receipt, copy: int, directory: int, name: str) -> Restored:
-        temporary = f".cleanup-r-{secrets.token_hex(8)}"
-        fd, unnamed = _open_new(directory, temporary)
+    def _write(self, receipt: Receipt, directory: int, name: str) -> Restored:
+        fd, quarantine, temporary = self._open_new(directory)
         try:
-            digest, _ = copy_bytes(copy, fd, receipt.identity.size)
-            if digest != receipt.sha256:
+            if write_blocks(self._store.blocks(receipt), fd) != receipt.sha256:
                 raise OSError("its backup changed while it was read")
             owner = _give_back(fd, receipt)
             os.fsync(fd)
-            if unnamed:
+            if quarantine is None:
                 os.link(f"/proc/self/fd/{fd}", name, dst_dir_fd=directory, follow_symlinks=True)
             else:
-                rename_noreplace(temporary, name, source_dir=directory, destination_dir=directory)
+                rename_noreplace(temporary, name, source_dir=quarantine.fd, destination_dir=directory)
             os.fsync(directory)
         except FileExistsError:
             return _ended(receipt, RestoreState.EXISTS, "a newer file has its name")
         finally:
             os.close(fd)
-            if not unnamed:
+            if quarantine is not None:
                 with contextlib.suppress(FileNotFoundError):
-                    os.unlink(temporary, dir_fd=directory)
+                    quarantine.remove(temporary)
         return _ended(receipt, RestoreState.RESTORED, owner)
 
+    def _open_new(self, directory: int) -> tuple[int, Quarantine | None, str]:
+        """Open a new file, without a name where the filesystem can do that, else in the quarantine."""
+        if _NO_NAME is not None:
+            try:
+                return os.open(".", _NO_NAME | os.O_RDWR | os.O_CLOEXEC, 0o600, dir_fd=directory), None, ""
+            except OSError as error:
+                if error.errno not in _NAMES_NEEDED:
+                    raise
+        if self._quarantine is None:
+            self._quarantine = self._held.enter_context(open_quarantine(self._root))
+        temporary = f"{_UNFINISHED}{secrets.token_hex(8)}"
+        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        return os.open(temporary, flags, 0o600, dir_fd=self._quarantine.fd), self._quarantine, temporary
 
-def _open_new(directory: int, temporary: str) -> tuple[int, bool]:
-    """Open a new file, without a name where the filesystem can do that."""
-    if _NO_NAME is not None:
-        with contextlib.suppress(OSError):  # some network and overlay filesystems
-            return os.open(".", _NO_NAME | os.O_RDWR | os.O_CLOEXEC, 0o600, dir_fd=directory), True
-    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-    return os.open(temporary, flags, 0o600, dir_fd=directory), False
+
+def sweep(root_fd: int) -> None:
+    """Remove what a restore that died had begun to write. Needs the lock of live runs; no whole file is lost by it."""
+    for name in left_quarantines(root_fd):
+        with reopen_quarantine(root_fd, name) as quarantine:
+            if quarantine is not None:
+                for slot in os.listdir(quarantine.fd):
+                    if slot.startswith(_UNFINISHED):
+                        quarantine.remove(slot)
+
+
+def _give_directory(made: int, above: os.stat_result, receipt: Receipt) -> None:
+    """Give a directory that was missing to whom it most likely belonged, without giving anybody new rights.
+
+    The file's owner gets it where he could have made it himself, else the owner of the directory above, who can replace
+    it anyhow. Only when it is the very one that was made: the owner above may have swapped it meanwhile for another's.
+    """
+    status = os.fstat(made)
+    if status.st_uid != os.geteuid() or stat.S_IMODE(status.st_mode) & 0o077 or os.listdir(made):
+        raise OSError("a directory on its way was swapped while it was made")
+    identity = receipt.identity
+    own = above.st_uid == identity.uid or above.st_mode & stat.S_IWOTH
+    with contextlib.suppress(PermissionError):  # not root: the directory stays ours
+        os.fchown(made, *((identity.uid, identity.gid) if own else (above.st_uid, above.st_gid)))
+    os.fchmod(made, _DIRECTORY_MODE)
+
+
+def _said(error: Exception) -> str:
+    return str(getattr(error, "strerror", None) or error)
 
 
 def _give_back(fd: int, receipt: Receipt) -> str:
@@ -133,7 +187,9 @@ def _give_back(fd: int, receipt: Receipt) -> str:
     said = ""
     try:
         os.fchown(fd, identity.uid, identity.gid)
-    except PermissionError:
+    except OSError as error:
+        if error.errno not in {errno.EPERM, errno.EINVAL}:  # EINVAL: a container that does not know this user
+            raise
         said = f"the owner {identity.uid}:{identity.gid} could not be restored"
     os.fchmod(fd, stat.S_IMODE(identity.mode) & 0o777)
     os.utime(fd, ns=(identity.mtime_ns, identity.mtime_ns))

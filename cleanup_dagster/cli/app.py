@@ -5,16 +5,16 @@ The text of each command's `--help` stands here; what it does stands in the modu
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from cleanup_dagster.cli import exits
 from cleanup_dagster.cli.exits import CliError
+from cleanup_dagster.cli.groups import backups_group, holds_group, policies_group
 from cleanup_dagster.cli.options import (
     Context,
     DataType,
-    Days,
     Group,
     common_options,
     examples,
@@ -22,9 +22,6 @@ from cleanup_dagster.cli.options import (
     write_options,
 )
 from cleanup_dagster.cli.session import Session
-
-if TYPE_CHECKING:
-    from cleanup_dagster.cli.session import Session as SessionType
 
 _TYPES = click.Choice(["automatic", "manual", "emergency"])
 _EPILOG = "\b\nExit codes:\n" + "\n".join(f"  {code:<4} {meaning}" for code, meaning in exits.EXIT_CODES)
@@ -130,11 +127,11 @@ def _require_consistent(*, dry_run: bool, live: bool, show_stats: bool, kind: st
 )
 @click.option("--files", "list_files", is_flag=True, help="Also list every file that would go, with the reason.")
 @click.pass_obj
-def plan_command(session: SessionType, *, kind: str, list_files: bool) -> int:
-    """Show what a live run would delete, and why; the same as --dry-run.
+def plan_command(session: Session, *, kind: str, list_files: bool) -> int:
+    """Show what a live run would delete, and why.
 
-    Touches nothing. Shows the guardrails that would stop a live run, too. The plan is kept for 24 hours
-    (plan_retention_hours), and `apply` deletes exactly what it names.
+    The same as --dry-run. Touches nothing. Shows the guardrails that would stop a live run, too. The
+    plan is kept for 24 hours (plan_retention_hours), and `apply` deletes exactly what it names.
     """
     from cleanup_dagster.cli.cleaning import plan
 
@@ -150,7 +147,7 @@ def plan_command(session: SessionType, *, kind: str, list_files: bool) -> int:
 @click.argument("plan", metavar="PLAN")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @click.pass_obj
-def apply_command(session: SessionType, *, plan: str, yes: bool) -> int:
+def apply_command(session: Session, *, plan: str, yes: bool) -> int:
     """Delete exactly what a reviewed plan names.
 
     PLAN is the id of a dry run, or enough of its beginning. Each file is verified again: one that changed
@@ -175,11 +172,12 @@ def apply_command(session: SessionType, *, plan: str, yes: bool) -> int:
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @click.option("--skip-backup", is_flag=True, help="Delete without backup, for a full disk; only with type emergency.")
 @click.pass_obj
-def run_command(session: SessionType, *, kind: str, yes: bool, skip_backup: bool) -> int:
-    """Delete what has outlived its retention; the same as --run.
+def run_command(session: Session, *, kind: str, yes: bool, skip_backup: bool) -> int:
+    """Delete what has outlived its retention.
 
-    On a terminal the plan is shown first, and exactly what you confirm is deleted. Without a terminal a
-    manual or emergency run needs --yes; type automatic never asks. Every file is backed up before it goes.
+    The same as --run. On a terminal the plan is shown first, and exactly what you confirm is deleted.
+    Without a terminal a manual or emergency run needs --yes; type automatic never asks. Every file is
+    backed up before it goes.
 
     Type emergency bypasses the guardrails on number, bytes, share and growth. It shortens no retention
     and overrides no hold.
@@ -207,7 +205,7 @@ def run_command(session: SessionType, *, kind: str, yes: bool, skip_backup: bool
 @click.option("--dry-run", is_flag=True, help="Verify the backups and say what would be restored.")
 @click.pass_obj
 def restore_command(
-    session: SessionType, *, run: str, paths: tuple[str, ...], data_types: tuple[str, ...], dry_run: bool
+    session: Session, *, run: str, paths: tuple[str, ...], data_types: tuple[str, ...], dry_run: bool
 ) -> int:
     """Put back what a run deleted, all of it or some.
 
@@ -221,215 +219,15 @@ def restore_command(
     return restore(session, run, paths, data_types, dry_run=dry_run)
 
 
-@root.group("backups")
-def backups_group() -> None:
-    """List, inspect, verify and prune the backups."""
-
-
-@backups_group.command("list", epilog=examples("cleanup-operations backups list"))
-@click.pass_obj
-def backups_list_command(session: SessionType) -> int:
-    """List the backups by run and target, and until when they are kept."""
-    from cleanup_dagster.cli.undo import list_backups
-
-    return list_backups(session)
-
-
-@backups_group.command(
-    "show",
-    epilog=examples(
-        "cleanup-operations backups show 1a2b3c4d",
-        "cleanup-operations backups show 1a2b3c4d --limit 0 | grep operation_7",
-    ),
-)
-@click.argument("run", metavar="RUN")
-@click.option(
-    "--limit", type=click.IntRange(0), default=50, show_default=True, help="Files to list; 0 for all. --json lists all."
-)
-@click.pass_obj
-def backups_show_command(session: SessionType, *, run: str, limit: int) -> int:
-    """List the files that a run backed up, and where their copies lie."""
-    from cleanup_dagster.cli.undo import show_backups
-
-    return show_backups(session, run, limit)
-
-
-@backups_group.command(
-    "verify", epilog=examples("cleanup-operations backups verify", "cleanup-operations backups verify 1a2b3c4d")
-)
-@click.argument("run", metavar="[RUN]", required=False)
-@click.pass_obj
-def backups_verify_command(session: SessionType, *, run: str | None) -> int:
-    """Read every byte of the backups again, of all runs or of one.
-
-    Each copy is compared with the sha256 that was recorded when it was made. Exit code 1 when one is
-    missing or damaged.
-    """
-    from cleanup_dagster.cli.undo import verify_backups
-
-    return verify_backups(session, run)
-
-
-@backups_group.command(
-    "prune", epilog=examples("cleanup-operations backups prune --dry-run", "cleanup-operations backups prune --yes")
-)
-@click.option("--yes", is_flag=True, help="Do not ask.")
-@click.option("--dry-run", is_flag=True, help="Only list the backups that are over.")
-@click.pass_obj
-def backups_prune_command(session: SessionType, *, yes: bool, dry_run: bool) -> int:
-    """Remove the backups whose retention is over.
-
-    Every live run does this at its end; here it is on its own. Nothing younger than backup.retention_days
-    is ever removed.
-    """
-    from cleanup_dagster.cli.undo import prune_backups
-
-    return prune_backups(session, yes=yes, dry_run=dry_run)
-
-
-@root.group("policies")
-def policies_group() -> None:
-    """Look at the retention policies and change them."""
-
-
-@policies_group.command("list", epilog=examples("cleanup-operations policies list"))
-@click.pass_obj
-def policies_list_command(session: SessionType) -> int:
-    """List the policies."""
-    from cleanup_dagster.cli.rules import list_policies
-
-    return list_policies(session)
-
-
-@policies_group.command(
-    "set",
-    epilog=examples(
-        "cleanup-operations policies set dbt_logs --days 14",
-        "cleanup-operations policies set completed_operations --keep-last 5",
-    ),
-)
-@click.argument("data_type", metavar="DATA_TYPE", type=DataType())
-@click.option("--days", type=Days(), help="How long to keep, from 1 to 36500 days.")
-@click.option("--keep-last", type=click.IntRange(0, 2**31 - 1), help="Keep the newest N of each pipeline; 0 for none.")
-@click.pass_obj
-def policies_set_command(session: SessionType, *, data_type: str, days: int | None, keep_last: int | None) -> int:
-    """Change how long a data type is kept.
-
-    Counts from the next run on. Who changed what is recorded in the table cleanup_policy_changes.
-    """
-    from cleanup_dagster.cli.rules import change_policies
-
-    return change_policies(session, [data_type], retention_days=days, keep_last=keep_last)
-
-
-@policies_group.command("enable", epilog=examples("cleanup-operations policies enable temp_files"))
-@click.argument("data_types", metavar="[DATA_TYPE]...", nargs=-1, type=DataType())
-@click.option("--all", "every", is_flag=True, help="Enable every policy.")
-@click.pass_obj
-def policies_enable_command(session: SessionType, *, data_types: tuple[str, ...], every: bool) -> int:
-    """Let policies delete again."""
-    from cleanup_dagster.cli.rules import change_policies
-
-    return change_policies(session, data_types, enabled=True, every=every)
-
-
-@policies_group.command(
-    "disable",
-    epilog=examples(
-        "cleanup-operations policies disable dbt_logs",
-        "cleanup-operations policies disable --all    (stops all deletion)",
-    ),
-)
-@click.argument("data_types", metavar="[DATA_TYPE]...", nargs=-1, type=DataType())
-@click.option("--all", "every", is_flag=True, help="Disable every policy: nothing is deleted any more.")
-@click.pass_obj
-def policies_disable_command(session: SessionType, *, data_types: tuple[str, ...], every: bool) -> int:
-    """Keep everything of some data types, or of all.
-
-    Counts from the next run on, whoever starts it. A run that is at work goes on; press Ctrl-C there, or
-    terminate it in Dagster's UI.
-    """
-    from cleanup_dagster.cli.rules import change_policies
-
-    return change_policies(session, data_types, enabled=False, every=every)
-
-
-@policies_group.command("reset", epilog=examples("cleanup-operations policies reset"))
-@click.option("--yes", is_flag=True, help="Do not ask.")
-@click.pass_obj
-def policies_reset_command(session: SessionType, *, yes: bool) -> int:
-    """Bring every default policy back, days and switch. Asks first.
-
-    Policies of data types of your own stay as they are.
-    """
-    from cleanup_dagster.cli.rules import reset_policies
-
-    return reset_policies(session, yes=yes)
-
-
-@root.group("holds")
-def holds_group() -> None:
-    """Keep files whatever the policies say, emergency included."""
-
-
-@holds_group.command("list", epilog=examples("cleanup-operations holds list"))
-@click.pass_obj
-def holds_list_command(session: SessionType) -> int:
-    """List the holds, those that are over, too."""
-    from cleanup_dagster.cli.rules import list_holds
-
-    return list_holds(session)
-
-
-@holds_group.command(
-    "add",
-    epilog=examples(
-        "cleanup-operations holds add /srv/ops/operation_7.json --reason 'audit 2026'",
-        "cleanup-operations holds add /srv/dbt --reason 'incident 7' --days 30",
-        "cleanup-operations holds add '**' --data-type failed_operations \\",
-        "      --reason 'incident 7' --until 2026-12-31",
-    ),
-)
-@click.argument("pattern", metavar="PATH")
-@click.option("--reason", required=True, help="Why; shown wherever the hold keeps something.")
-@click.option("--data-type", type=DataType(), help="Hold only this data type.")
-@click.option("--pipeline", help="Hold only operations of this pipeline.")
-@click.option("--until", metavar="MOMENT", help="Until when, such as 2026-12-31 or 2026-12-31T18:00+01:00.")
-@click.option("--days", type=Days(), help="For how many days from now. Without either: until it is removed.")
-@click.pass_obj
-def holds_add_command(
-    session: SessionType,
-    *,
-    pattern: str,
-    reason: str,
-    data_type: str | None,
-    pipeline: str | None,
-    until: str | None,
-    days: int | None,
-) -> int:
-    """Hold a file, a directory with all in it, or what a glob names.
-
-    A hold counts at once: a run that is at work reads the holds again before each batch of deletions.
-    """
-    from cleanup_dagster.cli.rules import add_hold
-
-    return add_hold(session, pattern, reason, data_type=data_type, pipeline=pipeline, until=until, hold_days=days)
-
-
-@holds_group.command("remove", epilog=examples("cleanup-operations holds remove 3"))
-@click.argument("number", metavar="ID", type=click.IntRange(1))
-@click.pass_obj
-def holds_remove_command(session: SessionType, *, number: int) -> int:
-    """Remove a hold by its id."""
-    from cleanup_dagster.cli.rules import remove_hold
-
-    return remove_hold(session, number)
+root.add_command(backups_group)
+root.add_command(policies_group)
+root.add_command(holds_group)
 
 
 @root.command("explain", epilog=examples("cleanup-operations explain /srv/ops/operation_7.json"))
 @click.argument("path", metavar="PATH")
 @click.pass_obj
-def explain_command(session: SessionType, *, path: str) -> int:
+def explain_command(session: Session, *, path: str) -> int:
     """Say why a file is kept or would go, and when.
 
     Shows the policy that governs it, how old it is and by what, and holds over it. For a file that is
@@ -442,7 +240,7 @@ def explain_command(session: SessionType, *, path: str) -> int:
 
 @root.command("stats", epilog=examples("cleanup-operations stats", "cleanup-operations --stats"))
 @click.pass_obj
-def stats_command(session: SessionType) -> int:
+def stats_command(session: Session) -> int:
     """Show what was cleaned so far, by data type."""
     from cleanup_dagster.cli.looking import stats
 
@@ -455,7 +253,7 @@ def stats_command(session: SessionType) -> int:
 )
 @click.option("--runs", is_flag=True, help="Every run instead of the audit: dry runs and restores, too.")
 @click.pass_obj
-def history_command(session: SessionType, *, limit: int, runs: bool) -> int:
+def history_command(session: Session, *, limit: int, runs: bool) -> int:
     """Show what live runs did, from the audit."""
     from cleanup_dagster.cli.looking import history
 
@@ -464,8 +262,8 @@ def history_command(session: SessionType, *, limit: int, runs: bool) -> int:
 
 @root.command("check", epilog=examples("cleanup-operations check", "cleanup-operations check --json"))
 @click.pass_obj
-def check_command(session: SessionType) -> int:
-    """Say whether everything is set up, and what to do where it is not.
+def check_command(session: Session) -> int:
+    """Say whether everything is set up, and what is not.
 
     Looks at the configuration, state directory, database, tables, policies, clock, targets, backup
     directory, free space and schedule, and takes a scratch file through scan, classification, backup,
@@ -487,7 +285,7 @@ def db_group() -> None:
     epilog=examples("cleanup-operations db upgrade", "cleanup-operations db upgrade --db-host db --db-user cleanup"),
 )
 @click.pass_obj
-def db_upgrade_command(session: SessionType) -> int:
+def db_upgrade_command(session: Session) -> int:
     """Make the tables and the default policies, or bring older tables up to date.
 
     A run never does this to a Postgres database. Safe to repeat, and safe to run twice at once.

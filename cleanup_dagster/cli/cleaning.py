@@ -5,9 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-import click
-
 from cleanup_dagster.cli import exits
+from cleanup_dagster.cli.asking import confirm, confirm_by_word, require_terminal
 from cleanup_dagster.cli.exits import CliError
 from cleanup_dagster.cli.words import files, short
 
@@ -60,7 +59,7 @@ def run(session: Session, wanted: Wanted) -> int:
         raise CliError(f"--skip-backup goes with --type emergency only, not with {wanted.type}")
     if wanted.type == "automatic" or wanted.yes:
         return _live(session, wanted)
-    _require_terminal(session, f"A {wanted.type} live run", "use --type automatic or --yes in scripts")
+    require_terminal(session.out, f"A {wanted.type} live run", "use --yes or --type automatic in scripts")
     dry = _clean(session, dry_run=True, kind=wanted.type, skip_backup=wanted.skip_backup)
     report = _report(dry)
     if dry.stopped:
@@ -80,7 +79,7 @@ def run(session: Session, wanted: Wanted) -> int:
 def apply(session: Session, typed: str, *, yes: bool) -> int:
     """Apply exactly the plan of a dry run."""
     if not yes:
-        _require_terminal(session, "Applying a plan", "use --yes in scripts")
+        require_terminal(session.out, "Applying a plan")
     with session.service() as service:
         found = service.records.resolve(typed, lambda one: one.dry_run and one.status.value == "done")
         overview = service.reviewed_plan(found.run_id)
@@ -143,26 +142,11 @@ def _say_stopped(session: Session, ended: Executed) -> None:
     )
 
 
-def _require_terminal(session: Session, what: str, way: str) -> None:
-    """Refuse to go on where nobody could answer. Nothing has been opened by then."""
-    stdin = click.get_text_stream("stdin")
-    if not (stdin.isatty() and session.out.stderr.isatty()):
-        raise CliError(f"{what} asks for confirmation, and there is no terminal to ask on; {way}. Nothing was changed.")
-
-
 def _confirm(session: Session, wanted: Wanted, what: str) -> None:
-    """Ask. Raises CliError unless the answer is clear."""
-    session.out.stderr.flush()
     if wanted.type == "emergency":
-        how = " without any backup" if wanted.skip_backup else ""
-        answer = click.prompt(
-            f"Type the word emergency to delete {what}{how}", default="", show_default=False, err=True
-        )
-        agreed = answer.strip() == "emergency"
+        confirm_by_word(session.out, "emergency", f"delete {what}{' without any backup' if wanted.skip_backup else ''}")
     else:
-        agreed = click.confirm(f"Delete {what}? Each is backed up first", default=False, err=True)
-    if not agreed:
-        raise CliError("Not confirmed; nothing was changed.")
+        confirm(session.out, f"Delete {what}? Each is backed up first")
 
 
 def _show_aside(session: Session, report: Report) -> None:

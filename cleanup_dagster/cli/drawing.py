@@ -4,37 +4,32 @@ from __future__ import annotations
 
 import threading
 import time
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Protocol
 
 from cleanup_dagster.cli.words import files
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from types import TracebackType
+    from collections.abc import Callable, Generator
 
     from rich.progress import Progress as RichProgress
 
     from cleanup_dagster.cli.output import Output
 
 _EVERY_SECONDS = 5.0
+_NAME = 18  # of a target, so that a bar with counts of millions fits 80 columns
 _TITLES = {"judged": "Scan", "backed up": "Back up", "deleted": "Delete", "restored": "Restore", "verified": "Verify"}
 
 
 class Drawing(Protocol):
     """Shows the progress of steps, of which one or two are at work at a time."""
 
-    def __enter__(self) -> Drawing:
-        """Begin to draw."""
-        ...
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Leave the terminal as it should be."""
-        ...
-
     def begin(self, done: str, subject: str, of: int) -> Callable[[int], None]:
         """Show a step, and return what is to be called with each number of files it has done."""
+        ...
+
+    def say(self, text: str) -> None:
+        """Write a line beside the progress."""
         ...
 
 
@@ -53,23 +48,24 @@ class Bars:
             console=out.aside,
         )
 
-    def __enter__(self) -> Bars:
+    def start(self) -> None:
         """Begin to draw."""
         self._progress.start()
-        return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def stop(self) -> None:
         """Draw the last state, and show the cursor again."""
         for task in self._progress.tasks:
             if task.total is None:  # a scan knows how much there is when it is over
                 self._progress.update(task.id, total=task.completed or 1, completed=task.completed or 1)
         self._progress.stop()
 
+    def say(self, text: str) -> None:
+        """Write a line above the bars."""
+        self._progress.console.print(text)
+
     def begin(self, done: str, subject: str, of: int) -> Callable[[int], None]:
         """Show a bar; without a number of files it moves to and fro."""
-        title = f"{_TITLES.get(done, done)} {subject}".strip()
+        title = _title(done, subject)
         task = self._progress.add_task(title, total=of or None, count=files(0), rate="")
         started, count, lock = time.monotonic(), 0, threading.Lock()
 
@@ -90,18 +86,13 @@ class Lines:
     def __init__(self, out: Output) -> None:
         self._out = out
 
-    def __enter__(self) -> Lines:
-        """Nothing to prepare."""
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Nothing to tidy up."""
+    def say(self, text: str) -> None:
+        """Write a line."""
+        self._out.note(text)
 
     def begin(self, done: str, subject: str, of: int) -> Callable[[int], None]:
         """Write a line when the last one is long enough ago."""
-        title = f"{_TITLES.get(done, done)} {subject}".strip()
+        title = _title(done, subject)
         started = said = time.monotonic()
         count = 0
 
@@ -119,6 +110,20 @@ class Lines:
         return update
 
 
-def drawing(out: Output) -> Drawing:
-    """Return bars when somebody looks at stderr, else lines."""
-    return Bars(out) if out.stderr.isatty() else Lines(out)
+def _title(done: str, subject: str) -> str:
+    name = subject if len(subject) <= _NAME else f"{subject[: _NAME - 3]}..."
+    return f"{_TITLES.get(done, done)} {name}".strip()
+
+
+@contextmanager
+def drawing(out: Output) -> Generator[Drawing]:
+    """Show progress within the block: by bars when somebody looks at stderr, else by lines."""
+    if not out.stderr.isatty():
+        yield Lines(out)
+        return
+    bars = Bars(out)
+    bars.start()
+    try:
+        yield bars
+    finally:
+        bars.stop()

@@ -57,7 +57,7 @@ class Watch:
             self.done[done] += more
             update(more)
             if self._stop.is_set():
-                raise RunRefusedError("it was stopped by Ctrl-C or SIGTERM")
+                raise RunRefusedError("the run was told to stop")
 
         return report
 
@@ -72,6 +72,10 @@ class Watch:
     def stop(self) -> None:
         """Ask the run to stop."""
         self._stop.set()
+
+    def say(self, text: str) -> None:
+        """Write a line beside the progress."""
+        self._shown.say(text)
 
     def last(self, kind: type[Value]) -> Value | None:
         """Return the last thing of a kind that a step ended with."""
@@ -131,6 +135,8 @@ def _in_thread(out: Output, watch: Watch, work: Callable[[], Launched]) -> Launc
     failed: list[BaseException] = []
 
     def run() -> None:
+        # Inherited by the processes that Dagster starts, which would answer Ctrl-C with a traceback of their own.
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
             ended.append(work())
         except BaseException as error:  # noqa: BLE001  raised again in the thread that waits
@@ -152,11 +158,13 @@ def _signals(out: Output, watch: Watch) -> Generator[None]:
 
     def handle(_number: int, _frame: FrameType | None) -> None:
         if watch.stopping():
-            os.write(2, f"\x1b[?25h\n{_AT_ONCE}\n".encode() if out.stderr.isatty() else f"{_AT_ONCE}\n".encode())
+            # Not through the console: the thread that draws may be stuck with its lock.
+            show_cursor = "\x1b[?25h" if out.stderr.isatty() else ""
+            with contextlib.suppress(OSError, ValueError):
+                os.write(out.stderr.fileno(), f"{show_cursor}\n{_AT_ONCE}\n".encode())
             os._exit(exits.INTERRUPTED)
         watch.stop()
-        # Not through the console, whose lock this very thread may hold.
-        os.write(2, f"\n{_SAFELY}\n".encode())
+        watch.say(_SAFELY)  # this thread only waits for the other, and holds no lock of the console
 
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -171,7 +179,11 @@ def _signals(out: Output, watch: Watch) -> Generator[None]:
 
 @contextlib.contextmanager
 def quiet() -> Generator[None]:
-    """Keep what Dagster writes to the console from it; a run's own log is in the instance, where the UI shows it."""
+    """Keep what Dagster writes to the console from it; a run's own log is in the instance, where the UI shows it.
+
+    Dagster captures whatever sys.stdout and sys.stderr lead to while a step runs. That is then not the terminal, so the
+    bars do not end up in the run's compute log.
+    """
     with (
         Path(os.devnull).open("w", encoding="utf-8") as nowhere,
         contextlib.redirect_stdout(nowhere),

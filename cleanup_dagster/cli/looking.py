@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from cleanup_dagster.cli import exits
 from cleanup_dagster.cli.output import table
-from cleanup_dagster.cli.words import days, iso, short, when
+from cleanup_dagster.cli.words import days, iso, minute, short, when
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -140,13 +140,13 @@ def stats(session: Session) -> int:
             [
                 data_type,
                 _kept_for(named.get(data_type)),
-                when(mine.last_cleanup_ns if mine else None),
+                minute(mine.last_cleanup_ns if mine else None),
                 f"{mine.total_cleaned if mine else 0:,}",
                 format_bytes(mine.space_saved if mine else 0),
             ]
             for data_type, mine in ((str(row["data_type"]), totals.get(str(row["data_type"]))) for row in rows)
         ]
-        table(session.out.console, ["Data type", ">Kept for", "Last cleanup", ">Deleted", ">Size"], shown)
+        table(session.out.console, ["Data type", ">Kept for", "Last cleanup (UTC)", ">Deleted", ">Size"], shown)
         session.out.say(f"\nHeld by backups: {format_bytes(held)}. Free where the backups go: {format_bytes(free)}.")
 
     document: dict[str, object] = {
@@ -239,7 +239,7 @@ def _show_runs(session: Session, found: Sequence[RunRecord]) -> None:
     rows = [
         [
             short(run.run_id),
-            when(run.started_ns),
+            minute(run.started_ns),
             f"{run.cleanup_type.value}{' (dry)' if run.dry_run else ''}",
             run.status.value,
             f"{run.totals.expired_files:,}",
@@ -247,7 +247,7 @@ def _show_runs(session: Session, found: Sequence[RunRecord]) -> None:
         ]
         for run in found
     ]
-    table(session.out.console, ["Run", "Started", "Type", "Status", ">Expired", ">Deleted"], rows)
+    table(session.out.console, ["Run", "Started (UTC)", "Type", "Status", ">Expired", ">Deleted"], rows)
 
 
 def check(session: Session) -> int:
@@ -266,7 +266,9 @@ def check(session: Session) -> int:
     }
 
     def show() -> None:
-        session.out.say(f"\n{len(bad)} of {len(findings)} checks failed." if bad else "\nAll is well.")
+        warnings = sum(1 for one in findings if one.health.value == "warning")
+        well = f"Nothing stands in the way; warnings: {warnings}." if warnings else "All is well."
+        session.out.say(f"\n{len(bad)} of {len(findings)} checks failed." if bad else f"\n{well}")
 
     return session.finish(document, show, worst if bad else exits.DONE)
 

@@ -11,7 +11,14 @@ from cleanup_dagster.cli.session import Session
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from click.shell_completion import CompletionItem
+
     from cleanup_dagster.cli.output import Output
+
+    _Number = click.ParamType[int]
+    _Text = click.ParamType[str]
+else:  # click before 8.4 has no such brackets
+    _Number = _Text = click.ParamType
 
 #: 1 to 36,500: what a policy may say. Named here, too, because importing the rules takes longer than refusing.
 DAYS_MIN, DAYS_MAX = 1, 36_500
@@ -100,20 +107,23 @@ Group.group_class = Group
 
 
 def write_options(command: click.Command, ctx: click.Context, formatter: click.HelpFormatter, rest: str) -> None:
-    """Write a command's own options, then the common ones under the title `rest`."""
+    """Write a command's own options, then the common ones under the title `rest`; all of the database's at the root."""
     common: list[tuple[str, str]] = []
     own: list[tuple[str, str]] = []
     for parameter in command.get_params(ctx):
         record = parameter.get_help_record(ctx)
         if record is not None:
             (common if parameter.name in _COMMON else own).append(record)
+    if ctx.parent is not None:
+        everywhere = [record for record in common if not record[0].startswith("--db-")]
+        common = [*everywhere, ("--db-...", f"Use Postgres; see {ctx.find_root().command_path} --help.")]
     for title, records in (("Options", own), (rest, common)):
         if records:
             with formatter.section(title):
                 formatter.write_dl(records)
 
 
-class Days(click.ParamType):
+class Days(_Number):
     """A whole number of days from 1 to 36,500."""
 
     name = "days"
@@ -126,17 +136,17 @@ class Days(click.ParamType):
         return int(text)
 
 
-class DataType(click.ParamType):
+class DataType(_Text):
     """A data type; the database knows which there are, completion the default ones."""
 
     name = "data_type"
 
-    def shell_complete(
-        self, ctx: click.Context, param: click.Parameter, incomplete: str
-    ) -> list[click.shell_completion.CompletionItem]:
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
         """Offer the default data types."""
+        from click.shell_completion import CompletionItem
+
         del ctx, param
-        return [click.shell_completion.CompletionItem(name) for name in DATA_TYPES if name.startswith(incomplete)]
+        return [CompletionItem(name) for name in DATA_TYPES if name.startswith(incomplete)]
 
 
 def examples(*lines: str) -> str:

@@ -8,6 +8,8 @@ from __future__ import annotations
 import errno
 import json
 import os
+import shutil
+import textwrap
 from contextlib import suppress
 from functools import cached_property
 from typing import TYPE_CHECKING, TextIO
@@ -93,7 +95,10 @@ class Output:
         self.stdout.write(f"{text}\n")
 
     def note(self, text: str) -> None:
-        """Write a line about how things go."""
+        """Write a line about how things go; on a terminal it breaks between words."""
+        if self.stderr.isatty():
+            width = shutil.get_terminal_size().columns
+            text = "\n".join(textwrap.fill(line, width, break_long_words=False) for line in text.splitlines())
         self.stderr.write(f"{text}\n")
         self.stderr.flush()
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-import click
-
+from cleanup_dagster.cli.asking import confirm, require_terminal
 from cleanup_dagster.cli.exits import CliError
 from cleanup_dagster.cli.output import table
 from cleanup_dagster.cli.session import user
@@ -84,16 +83,11 @@ def change_policies(
 def reset_policies(session: Session, *, yes: bool) -> int:
     """Bring back the default policies."""
     if not yes:
-        if not (click.get_text_stream("stdin").isatty() and session.out.stderr.isatty()):
-            raise CliError(
-                "Resetting asks for confirmation, and there is no terminal to ask on; use --yes in scripts. "
-                "Nothing was changed."
-            )
+        require_terminal(session.out, "Resetting the policies")
         session.out.note(
             "Every default policy gets its days and its switch back; those that were disabled delete again."
         )
-        if not click.confirm("Reset them?", default=False, err=True):
-            raise CliError("Not confirmed; nothing was changed.")
+        confirm(session.out, "Reset them?")
     with session.service() as service:
         changed = service.records.reset_policies(user())
         rows = service.records.policies()

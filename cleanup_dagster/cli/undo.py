@@ -5,12 +5,11 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-import click
-
 from cleanup_dagster.cli import exits
+from cleanup_dagster.cli.asking import confirm, require_terminal
 from cleanup_dagster.cli.exits import CliError
 from cleanup_dagster.cli.output import table
-from cleanup_dagster.cli.words import days, files, iso, short, tally, when
+from cleanup_dagster.cli.words import days, files, iso, minute, short, tally
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -46,7 +45,7 @@ def restore(session: Session, typed: str, paths: Sequence[str], data_types: Sequ
     ended = execute(session, "restore", config)
     report = ended.watch.last(RestoreReport)
     if report is None:
-        return _broken_off(session, ended)
+        raise _broken_off(ended)
     code = exits.INTERRUPTED if ended.stopped else ended.code
     return session.finish(_restored_document(ended.run_id, report), lambda: _show_restored(session, report), code)
 
@@ -68,11 +67,11 @@ def selection(session: Session, typed: str) -> str:
     return to_text(path)
 
 
-def _broken_off(session: Session, ended: Executed) -> int:
+def _broken_off(ended: Executed) -> CliError:
     if not ended.stopped:
-        raise CliError(ended.failure, ended.code)
+        return CliError(ended.failure, ended.code)
     count = ended.watch.done["restored"]
-    raise CliError(
+    return CliError(
         f"Interrupted at a safe point after {files(count)} of the restore; start it again for the rest, "
         "what is back already is left as it is.",
         exits.INTERRUPTED,
@@ -148,12 +147,12 @@ def _show_sets(session: Session, sets: Sequence[BackupSet]) -> None:
             one.target,
             f"{one.files:,}",
             format_bytes(one.bytes),
-            when(one.made_ns),
-            when(one.expires_ns),
+            minute(one.made_ns),
+            minute(one.expires_ns),
         ]
         for one in sets
     ]
-    table(session.out.console, ["Run", "Target", ">Files", ">Size", "Made", "Kept until"], rows)
+    table(session.out.console, ["Run", "Target", ">Files", ">Size", "Made (UTC)", "Kept until (UTC)"], rows)
 
 
 def show_backups(session: Session, typed: str, limit: int) -> int:
@@ -174,8 +173,7 @@ def _copy(one: BackupFile) -> dict[str, object]:
 def _show_files(session: Session, service: CleanupService, run_id: str, limit: int) -> None:
     from cleanup_dagster.retention.guardrails import format_bytes
 
-    shown = 0
-    for one in service.backed_up_files(run_id):
+    for shown, one in enumerate(service.backed_up_files(run_id)):
         if limit and shown == limit:
             session.out.say(
                 f"... more; --limit 0 lists all of them. To restore: cleanup-operations restore {short(run_id)}"
@@ -183,7 +181,6 @@ def _show_files(session: Session, service: CleanupService, run_id: str, limit: i
             return
         session.out.say(f"{one.path}  ({one.data_type}, {format_bytes(one.bytes)})")
         session.out.say(f"  copy: {one.copy}")
-        shown += 1
 
 
 def _with_backups(service: CleanupService, typed: str) -> str:
@@ -229,16 +226,13 @@ def _show_verified(session: Session, found: Verification) -> None:
 def prune_backups(session: Session, *, yes: bool, dry_run: bool) -> int:
     """Remove the backups whose retention is over, as every live run does at its end."""
     asks = not (yes or dry_run)
-    if asks and not (click.get_text_stream("stdin").isatty() and session.out.stderr.isatty()):
-        raise CliError(
-            "Pruning asks for confirmation, and there is no terminal to ask on; use --yes in scripts. Nothing was changed."
-        )
+    if asks:
+        require_terminal(session.out, "Pruning")
     with session.service() as service:
         over = service.expired_backups()
         if asks and over:
             _show_expired(session, over)
-            if not click.confirm("Remove these copies?", default=False, err=True):
-                raise CliError("Not confirmed; nothing was changed.")
+            confirm(session.out, "Remove these copies?")
         if dry_run or (asks and not over):
             document: dict[str, object] = {"dry_run": dry_run, "expired": [_set_document(one) for one in over]}
             return session.finish(document, lambda: _show_over(session, over))
@@ -256,8 +250,8 @@ def prune_backups(session: Session, *, yes: bool, dry_run: bool) -> int:
 
 
 def _show_expired(session: Session, over: Sequence[BackupSet]) -> None:
-    rows = [[short(one.run_id), one.target, f"{one.files:,}", when(one.expires_ns)] for one in over]
-    table(session.out.aside, ["Run", "Target", ">Files", "Was kept until"], rows)
+    rows = [[short(one.run_id), one.target, f"{one.files:,}", minute(one.expires_ns)] for one in over]
+    table(session.out.aside, ["Run", "Target", ">Files", "Was kept until (UTC)"], rows)
 
 
 def _show_over(session: Session, over: Sequence[BackupSet]) -> None:

@@ -20,6 +20,11 @@ def when(moment_ns: int | None, otherwise: str = "never") -> str:
     return otherwise if moment_ns is None else f"{_moment(moment_ns):%Y-%m-%d %H:%M} UTC"
 
 
+def minute(moment_ns: int | None, otherwise: str = "never") -> str:
+    """Return a moment to the minute for a column whose title says UTC."""
+    return otherwise if moment_ns is None else f"{_moment(moment_ns):%Y-%m-%d %H:%M}"
+
+
 def iso(moment_ns: int | None) -> str | None:
     """Return a moment for JSON: `2026-01-31T02:00:00Z`."""
     return None if moment_ns is None else f"{_moment(moment_ns):%Y-%m-%dT%H:%M:%SZ}"

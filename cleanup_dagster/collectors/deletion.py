@@ -20,6 +20,7 @@ from msgspec import Struct
 
 from cleanup_dagster.backups.files import FileBackups, Staged
 from cleanup_dagster.backups.manifest import ManifestWriter, batches
+from cleanup_dagster.backups.store import Store
 from cleanup_dagster.filesystem.busy import BusyError, OpenCheck, claim, still_claimed
 from cleanup_dagster.filesystem.identity import OPEN_FILE, difference, hash_open
 from cleanup_dagster.filesystem.names import split, to_os
@@ -29,7 +30,7 @@ from cleanup_dagster.filesystem.tree import Directories
 from cleanup_dagster.retention.holds import HoldMatcher
 from cleanup_dagster.retention.models import Outcome, Receipt, State, Tally, Verdict
 
-#: Files per batch. Their copies stay open until they are durable, so it must stay well below 1,024 descriptors.
+#: Files per batch of deletions, and so the most that can be in doubt after a crash.
 BATCH = 128
 
 _LEASED = "another process has a lease on it, as file servers take for their clients"
@@ -69,7 +70,7 @@ class Copying(Struct, frozen=True):
 def back_up(
     verdicts: Iterable[Verdict],
     directories: Directories,
-    store: FileBackups | None,
+    store: Store | None,
     receipts: ManifestWriter,
     skipped: ManifestWriter,
     progress: Progress,
@@ -82,7 +83,8 @@ def back_up(
     copied: dict[str, Tally] = {}
     totals = Totals()
     number = itertools.count()
-    for batch in batches((v for v in verdicts if v.delete), BATCH):
+    size = BATCH if store is None else store.batch_files
+    for batch in batches((v for v in verdicts if v.delete), size):
         copying: list[Copying] = []
         for verdict in batch:
             result = _copy_one(verdict, directories, store)
@@ -94,10 +96,12 @@ def back_up(
         for receipt in _commit_batch(copying, store, receipts, number):
             copied[receipt.data_type] = copied.get(receipt.data_type, Tally()).plus(1, receipt.identity.size)
         progress(len(batch))
+    if store is not None:
+        store.finish()
     return copied, totals
 
 
-def _copy_one(verdict: Verdict, directories: Directories, store: FileBackups | None) -> Copying | Outcome:
+def _copy_one(verdict: Verdict, directories: Directories, store: Store | None) -> Copying | Outcome:
     candidate = verdict.candidate
     directory, name = split(candidate.path)
     try:
@@ -119,8 +123,9 @@ def _copy_one(verdict: Verdict, directories: Directories, store: FileBackups | N
         os.close(fd)
 
 
-def _copy_open(verdict: Verdict, fd: int, directories: Directories, store: FileBackups | None) -> Copying | Outcome:
-    identity = verdict.candidate.identity
+def _copy_open(verdict: Verdict, fd: int, directories: Directories, store: Store | None) -> Copying | Outcome:
+    candidate = verdict.candidate
+    identity = candidate.identity
     changed = difference(identity, os.fstat(fd))
     if changed is not None:
         return _outcome(verdict, State.DRIFTED, changed)
@@ -129,7 +134,7 @@ def _copy_open(verdict: Verdict, fd: int, directories: Directories, store: FileB
     open_check = claim(fd)
     if store is None:
         return Copying(verdict, None, open_check)
-    staged = store.stage(fd, identity.size)
+    staged = store.stage(fd, identity.size, candidate.path)
     changed = difference(identity, os.fstat(fd))
     if changed is None and staged.size != identity.size:
         changed = f"{staged.size} bytes could be read of {identity.size}"
@@ -140,7 +145,7 @@ def _copy_open(verdict: Verdict, fd: int, directories: Directories, store: FileB
 
 
 def _commit_batch(
-    copying: list[Copying], store: FileBackups | None, receipts: ManifestWriter, number: Iterator[int]
+    copying: list[Copying], store: Store | None, receipts: ManifestWriter, number: Iterator[int]
 ) -> list[Receipt]:
     staged = [item.staged for item in copying if item.staged is not None]
     if store is not None:
@@ -160,6 +165,7 @@ def _commit_batch(
             item.open_check.value,
             candidate.pipeline,
             item.staged.inode if item.staged is not None else 0,
+            item.staged.frame if item.staged is not None else None,
         )
         receipts.write(receipt)
         written.append(receipt)
@@ -393,7 +399,7 @@ def _exists(directory: int, name: str) -> bool:
 
 def discard_backups(receipts: Iterable[Receipt], store: FileBackups) -> int:
     """Remove the copies of a run that never committed its intent, and so deleted nothing. Return how many."""
-    return sum(store.remove(receipt.backup, receipt.inode) for receipt in receipts if receipt.backup)
+    return sum(store.remove(receipt.backup, receipt.inode or None) for receipt in receipts if receipt.backup)
 
 
 def _outcome(verdict: Verdict, state: State, detail: str) -> Outcome:

@@ -43,7 +43,7 @@ def root_schema(config: type[dg.Config]) -> dict[str, dg.Field]:
     """
     return {
         name: dg.Field(
-            _kind(name, field.annotation),
+            _kind(field.annotation),
             description=field.description,
             is_required=field.is_required(),
             **({} if field.is_required() else {"default_value": field.get_default(call_default_factory=True)}),
@@ -52,9 +52,10 @@ def root_schema(config: type[dg.Config]) -> dict[str, dg.Field]:
     }
 
 
-def _kind(name: str, annotation: Any) -> Any:
+def _kind(annotation: Any) -> Any:
     if get_origin(annotation) is Literal:
-        return dg.Enum(name, [dg.EnumValue(value) for value in get_args(annotation)])
+        words = get_args(annotation)
+        return dg.Enum(" | ".join(words), [dg.EnumValue(word) for word in words])  # the launchpad shows the name
     return {bool: dg.Bool, str: dg.String, list[str]: dg.Array(dg.String)}[annotation]
 
 

@@ -133,10 +133,19 @@ class Verdict(Struct, frozen=True, omit_defaults=True):
     detail: str = ""
 
 
+class Frame(Struct, frozen=True, array_like=True):
+    """Where an archived file's bytes are: its frame's place and length in the archive, and where they begin in it."""
+
+    offset: int
+    length: int
+    inner: int
+
+
 class Receipt(Struct, frozen=True, omit_defaults=True):
     """Proof of one backup: `backup` is its place below the backup directory, empty when the run skipped backups.
 
-    `inode` is the copy's own: by it a run that withdraws its copies tells them from others'.
+    `inode` is the copy's own: by it a run that withdraws its copies tells them from others'. With a `frame` the place
+    is an archive, and the frame says where in it the bytes are.
     """
 
     number: int
@@ -148,6 +157,7 @@ class Receipt(Struct, frozen=True, omit_defaults=True):
     open_check: str
     pipeline: str | None = None
     inode: int = 0
+    frame: Frame | None = None
 
 
 class State(str, Enum):

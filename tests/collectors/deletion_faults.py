@@ -25,7 +25,7 @@ from typing import Any, NamedTuple
 
 from deletion_helpers import Platform
 
-from cleanup_dagster.backups.files import BackupError
+from cleanup_dagster.backups.files import BackupError, FileBackups
 from cleanup_dagster.backups.manifest import ManifestError, read_manifest
 from cleanup_dagster.collectors import deletion
 from cleanup_dagster.filesystem import syscalls
@@ -69,17 +69,17 @@ def struck(fault: Fault) -> Generator[list[str]]:
 
     with ExitStack() as undo:
         for name in _CALLS:
-            undo.enter_context(_hooked(os, name, made, fault, fail))
+            undo.enter_context(hooking(os, name, made, fault, fail))
         for name in _UNFAILING:
-            undo.enter_context(_hooked(os, name, made, fault, None))
+            undo.enter_context(hooking(os, name, made, fault, None))
         for name in ("flock", "fcntl"):
-            undo.enter_context(_hooked(fcntl, name, made, fault, fail))
-        undo.enter_context(_hooked(syscalls, "_rename", made, fault, fail_in_c))
+            undo.enter_context(hooking(fcntl, name, made, fault, fail))
+        undo.enter_context(hooking(syscalls, "_rename", made, fault, fail_in_c))
         yield made
 
 
 @contextmanager
-def _hooked(holder: Any, name: str, made: list[str], fault: Fault, refuse: Callable[[], Any] | None) -> Generator[None]:
+def hooking(holder: Any, name: str, made: list[str], fault: Fault, refuse: Callable[[], Any] | None) -> Generator[None]:
     function = getattr(holder, name)
 
     @functools.wraps(function)
@@ -269,7 +269,7 @@ def interrupted(directory: Path, after: int) -> Trial:
 KINDS = {"kill": strike_with_kills, "error": strike_with_errors, "recovery": strike_recovery}
 
 if __name__ == "__main__":
-    deletion.BATCH = 2
+    deletion.BATCH = FileBackups.batch_files = 2
     results = list(KINDS[sys.argv[2]](Path(sys.argv[1]) / "trial"))
     sys.stdout.write(
         json.dumps({"points": len(results), "problems": [problem for result in results for problem in result]})

@@ -27,6 +27,7 @@ def states(outcomes: list[Outcome]) -> dict[str, tuple[State, str]]:
 @pytest.fixture
 def small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(deletion, "BATCH", 2)
+    monkeypatch.setattr(FileBackups, "batch_files", 2)
 
 
 def around_take(
@@ -261,13 +262,25 @@ def test_changed_in_the_very_moment_of_deletion(
     assert not (platform.root / QUARANTINE).exists()
 
 
+@pytest.mark.needs_root
+def test_a_file_that_something_is_mounted_over(platform: Platform) -> None:
+    """A container's bind-mounted file: the same device and inode, and yet not ours to take away."""
+    file = platform.file("a.log")
+    subprocess.run(["mount", "--bind", str(file), str(file)], check=True)
+    try:
+        platform.back_up(platform.verdicts())
+    finally:
+        subprocess.run(["umount", "--lazy", str(file)], check=True)
+    assert states(platform.skipped()) == {"a.log": (State.DRIFTED, "something is mounted over it now")}
+
+
 def test_changed_while_it_is_copied(platform: Platform, monkeypatch: pytest.MonkeyPatch) -> None:
     file = platform.file("a.log")
     verdicts = platform.verdicts()
     stage = FileBackups.stage
 
-    def slowly(self: FileBackups, source: int, size: int) -> object:
-        staged = stage(self, source, size)
+    def slowly(self: FileBackups, source: int, size: int, path: str) -> object:
+        staged = stage(self, source, size, path)
         os.utime(file, (1, 1))
         return staged
 

@@ -153,13 +153,13 @@ def _gone(process: "subprocess.Popen[bytes]") -> bool:
     return False
 
 
-def eventually(what: str, condition: Callable[[], object], seconds: float) -> None:
+def eventually(what: str, condition: Callable[[], object], seconds: float, every: float = 0.2) -> None:
     """Wait until a condition holds. Raises AssertionError, naming it, when it does not in time."""
     deadline = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > deadline:
             raise AssertionError(f"not within {seconds} seconds: {what}")
-        time.sleep(0.2)
+        time.sleep(every)
 
 
 def free_port() -> int:

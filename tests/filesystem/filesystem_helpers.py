@@ -46,4 +46,4 @@ def mounted(kind: str, source: Path | str, at: Path) -> Generator[None]:
     try:
         yield
     finally:
-        subprocess.run(["umount", str(at)], check=True)
+        subprocess.run(["umount", "--lazy", str(at)], check=True)  # a failing test may have something open on it

@@ -4,6 +4,7 @@ import gc
 import os
 import shutil
 import subprocess
+import tempfile
 import time
 from collections.abc import Callable, Generator
 from contextlib import closing
@@ -119,17 +120,19 @@ def test_what_lies_too_deep_is_reported_and_the_rest_is_walked(tmp_path: Path) -
 
 
 @pytest.fixture
-def abyss(tmp_path: Path) -> Generator[Path]:
-    """A tree of 5,000 levels, deeper than any path can say."""
-    fd = os.open(tmp_path, os.O_RDONLY)
+def abyss() -> Generator[Path]:
+    """A tree of 5,000 levels, deeper than any path can say; in memory, where it is gone again at once."""
+    memory = "/dev/shm"  # noqa: S108
+    top = Path(tempfile.mkdtemp(dir=memory if os.access(memory, os.W_OK) else None))
+    fd = os.open(top, os.O_RDONLY)
     for _ in range(5_000):
         os.mkdir("d", dir_fd=fd)
         below = os.open("d", os.O_RDONLY, dir_fd=fd)
         os.close(fd)
         fd = below
     os.close(fd)
-    yield tmp_path
-    subprocess.run(["rm", "-rf", str(tmp_path / "d")], check=True)  # pytest's own removal would not get through
+    yield top
+    subprocess.run(["rm", "-rf", str(top)], check=True)  # Python's own removal would not get through
 
 
 def test_five_thousand_levels_take_no_time_and_no_stack(abyss: Path) -> None:

@@ -268,3 +268,17 @@ def test_a_run_id_is_taken_once(platform: Platform) -> None:
     platform.run(run_id="one")
     with pytest.raises(RunRefusedError, match="a run one exists already; start a new one"):
         platform.run(run_id="one")
+
+
+def test_backing_up_again_after_the_intent_was_committed_withdraws_no_copy(platform: Platform) -> None:
+    path = platform.log("old.log", 31, "precious")
+    with platform.service() as service:
+        checked = scan_all(service, service.begin(request(run_id="twice")))
+        first = service.back_up(checked.plans[1])
+        second = service.back_up(checked.plans[1])
+        assert second.problem
+        assert second.unsettled
+        assert (platform.backups / "old.log.backup").read_text() == "precious"
+        assert not service.delete(first).problem
+    assert not path.exists()
+    assert (platform.backups / "old.log.backup").read_text() == "precious"

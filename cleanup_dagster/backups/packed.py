@@ -1,0 +1,79 @@
+"""The store of format `archive`: one `.tar.zst` per target and run, in the same backup directory as plain copies."""
+
+import os
+from collections.abc import Iterable
+
+from msgspec import structs
+
+from cleanup_dagster.backups.archive import ArchiveWriter, Member
+from cleanup_dagster.backups.files import BackupError, FileBackups, Staged
+from cleanup_dagster.filesystem.identity import identify
+from cleanup_dagster.filesystem.names import to_os
+
+
+def archive_name(run_id: str, target: str) -> str:
+    """Return the name of the archive of a run's target: unique, and known even when no receipt was written."""
+    return f"{target}.{run_id}.tar.zst"
+
+
+class ArchiveBackups:
+    """Packs the files of one target into one archive. Its copies have their place from the start."""
+
+    #: About 8 MB of ordinary small files between two commits.
+    batch_files = 8_192
+
+    def __init__(self, directory: FileBackups, run_id: str, target: str) -> None:
+        """Create the archive. Raises BackupError."""
+        self._name = archive_name(run_id, target)
+        self._where = directory.path / self._name
+        try:
+            self._fd = directory.create(self._name)
+        except OSError as error:
+            raise BackupError(f"no archive can be made at {self._where}: {error.strerror}") from None
+        self._writer = ArchiveWriter(self._fd)
+        self._pending: list[tuple[Staged, Member]] = []
+
+    def stage(self, source: int, size: int, path: str) -> Staged:
+        """Pack an open file of `size` bytes under its path (text form). Raises BackupError."""
+        identity = identify(os.fstat(source))
+        try:
+            member = self._writer.add(to_os(path), structs.replace(identity, size=size), source)
+        except OSError as error:
+            raise BackupError(f"the archive {self._where} cannot be written: {error.strerror or error}") from None
+        staged = Staged(-1, "", member.sha256, member.size, 0)
+        self._pending.append((staged, member))
+        return staged
+
+    def discard(self, staged: Staged) -> None:
+        """Forget the file packed last, because it changed while it was read."""
+        forgotten, member = self._pending.pop()
+        assert forgotten is staged, "only the file packed last can be forgotten"  # noqa: S101
+        self._writer.take_back(member)
+
+    def make_durable(self, batch: Iterable[Staged]) -> None:  # noqa: ARG002 whatever was packed is in one file
+        """Bring the archive to the device, read it back from there and compare. Raises BackupError."""
+        try:
+            self._writer.commit()
+        except OSError as error:
+            raise BackupError(f"the archive {self._where} cannot be made durable: {error.strerror or error}") from None
+        for staged, member in self._pending:
+            staged.frame = member.frame
+        self._pending.clear()
+
+    def choose_place(self, path: str, taken: set[str]) -> str:  # noqa: ARG002 all members share the archive's place
+        """Return the archive's name."""
+        return self._name
+
+    def publish(self, places: Iterable[tuple[Staged, str]]) -> None:
+        """Do nothing: the archive has had its name since it was made."""
+
+    def finish(self) -> None:
+        """End the archive as tar wants it ended. Raises BackupError."""
+        try:
+            self._writer.finish()
+        except OSError as error:
+            raise BackupError(f"the archive {self._where} cannot be finished: {error.strerror or error}") from None
+
+    def close(self) -> None:
+        """Close the archive, as it is."""
+        os.close(self._fd)

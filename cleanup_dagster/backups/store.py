@@ -1,0 +1,36 @@
+"""What the deletion protocol needs of a store of backups, whatever the format."""
+
+from collections.abc import Iterable
+from typing import Protocol
+
+from cleanup_dagster.backups.files import Staged
+
+
+class Store(Protocol):
+    """Takes copies in batches. Every method raises BackupError when the store cannot be relied on."""
+
+    batch_files: int
+
+    def stage(self, source: int, size: int, path: str) -> Staged:
+        """Copy an open file; it counts for nothing until `make_durable` and `publish` returned."""
+        ...
+
+    def discard(self, staged: Staged) -> None:
+        """Forget the copy staged last."""
+        ...
+
+    def make_durable(self, batch: Iterable[Staged]) -> None:
+        """Bring the copies to the device, and verify them there."""
+        ...
+
+    def choose_place(self, path: str, taken: set[str]) -> str:
+        """Return where a copy is to be, to be entered in its receipt."""
+        ...
+
+    def publish(self, places: Iterable[tuple[Staged, str]]) -> None:
+        """Give the copies their places, once the receipts are durable."""
+        ...
+
+    def finish(self) -> None:
+        """Complete the store after the last batch."""
+        ...

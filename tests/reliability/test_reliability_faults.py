@@ -1,0 +1,83 @@
+"""Whole runs, service and database included: killed, failed and without power at every call.
+
+By default a sample of the points, the same ones every time; `make prove` strikes them all.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Generator
+from pathlib import Path
+
+import pytest
+from disks import detach_leftovers, why_impossible
+
+PROGRAM = Path(__file__).with_name("service_faults.py")
+_TESTS = Path(__file__).parent.parent
+
+Strike = Callable[..., dict[str, object]]
+
+
+def run_program(directory: Path, *arguments: str, package: Path | None = None) -> dict[str, object]:
+    """Strike as the program is told, the package of this checkout or another one."""
+    places = [package, _TESTS / "service", _TESTS / "collectors"]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(str(p) for p in places if p), "PYTHONHASHSEED": "0"}
+    command = [sys.executable, str(PROGRAM), str(directory), *arguments]
+    finished = subprocess.run(command, stdout=subprocess.PIPE, env=environment, check=True, cwd=directory)
+    return json.loads(finished.stdout)
+
+
+@pytest.fixture
+def strike(tmp_path: Path) -> Generator[Strike]:
+    yield lambda *arguments: run_program(tmp_path, *arguments)
+    detach_leftovers(tmp_path)
+
+
+needs_disks = [
+    pytest.mark.needs_root,
+    pytest.mark.skipif(bool(why_impossible()), reason=why_impossible() or "loop devices work here"),
+]
+
+
+@pytest.mark.parametrize(
+    ("kind", "sample", "what"),
+    [
+        pytest.param("power-nothing", 12, "power cuts", marks=needs_disks),
+        pytest.param("power-files", 12, "power cuts", marks=needs_disks),
+        pytest.param("power-copies", 12, "power cuts", marks=needs_disks),
+        pytest.param("power-all-but-copies", 12, "power cuts", marks=needs_disks),
+        pytest.param("power-again", 8, "power cuts", marks=needs_disks),
+        pytest.param("kill", 24, "kills"),
+        pytest.param("error", 36, "errors"),
+    ],
+    ids=[
+        "power cut with nothing written back",
+        "power cut with the removals written back",
+        "power cut with the copies written back",
+        "power cut with everything but the copies written back",
+        "power cut again in the recovery",
+        "killed",
+        "a call fails",
+    ],
+)
+def test_a_run_is_struck_and_nothing_is_lost(
+    strike: Strike,
+    thorough: bool,
+    record_property: Callable[[str, object], None],
+    kind: str,
+    sample: int,
+    what: str,
+) -> None:
+    wanted = {"power-again": 240}.get(kind, 0) if thorough else sample
+    result = strike(kind, f"--sample={wanted}")
+    record_property(what, result["struck"])
+    assert result["problems"] == []
+    assert result["struck"] == (wanted or result["points"])
+
+
+@pytest.mark.parametrize("kind", [pytest.param("power-all-but-copies", marks=needs_disks)])
+def test_a_power_cut_loses_files_of_a_program_that_does_not_fsync(strike: Strike, kind: str) -> None:
+    """The control: were this one to lose nothing, the cuts above would show nothing."""
+    result = strike(kind, "--sample=12", "--without-fsync", "--until-broken")
+    assert "without a copy" in str(result["problems"]) or "lost" in str(result["problems"])
