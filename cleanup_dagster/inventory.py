@@ -5,11 +5,12 @@ from pathlib import Path
 
 from msgspec import Struct
 
-from cleanup_dagster.backups.files import open_file_backups
-from cleanup_dagster.backups.manifest import ManifestRef, read_manifest, verify_manifest
+from cleanup_dagster.backups.files import BackupError, open_file_backups, replica_of
+from cleanup_dagster.backups.manifest import ManifestError, ManifestRef, read_manifest, verify_manifest
 from cleanup_dagster.database.engine import reading
 from cleanup_dagster.database.run_targets import KeptBackups, unpruned_backups
 from cleanup_dagster.filesystem.names import to_text
+from cleanup_dagster.filesystem.private import UnsafeDirectoryError
 from cleanup_dagster.installation import Installation, Progress
 from cleanup_dagster.retention.models import NS_PER_DAY, NS_PER_SECOND, Receipt, Tally
 from cleanup_dagster.retention.times import from_ns
@@ -100,23 +101,29 @@ def files_of(installation: Installation, of_run: str) -> Iterator[BackupFile]:
 def verify_backups(installation: Installation, progress: Progress, of_run: str | None = None) -> Verification:
     """Read every byte of the backups again, and name each copy that is missing or not what was written.
 
-    Raises DatabaseUnavailable; ManifestError for a manifest that is not the recorded one; UnsafeDirectoryError or
-    OSError for a backup directory that cannot be used.
+    A manifest that is not the recorded one, or a backup directory that cannot be used, is named as damage of its whole
+    set. Raises DatabaseUnavailable.
     """
     sound = Tally()
     damaged: list[Damage] = []
     for kept in kept_backups(installation, of_run):
-        for receipt, problem in _examined(kept):
-            if problem is None:
-                sound = sound.plus(1, receipt.identity.size)
-            else:
-                damaged.append(Damage(kept.run_id, receipt.path, receipt.backup, problem))
-            progress(1)
+        try:
+            for receipt, problem in _examined(kept):
+                if problem is None:
+                    sound = sound.plus(1, receipt.identity.size)
+                else:
+                    damaged.append(Damage(kept.run_id, receipt.path, receipt.backup, problem))
+                progress(1)
+        except (BackupError, ManifestError, OSError, UnsafeDirectoryError) as error:  # the other runs' are still read
+            whole = f"none of the {kept.files:,} backups of target {kept.target} can be vouched for: {error}"
+            damaged.append(Damage(kept.run_id, kept.root, kept.directory, whole))
     return Verification(sound, tuple(damaged))
 
 
 def _examined(kept: KeptBackups) -> Iterator[tuple[Receipt, str | None]]:
     verify_manifest(ManifestRef(kept.manifest, kept.sha256, kept.rows))
+    if not Path(kept.directory).is_dir():  # opening would make it
+        raise BackupError("the backup directory is not there")
     with open_file_backups(Path(kept.directory), kept.run_id) as store:
         for receipt in read_manifest(Path(kept.manifest), Receipt):
             if receipt.backup:

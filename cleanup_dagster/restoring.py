@@ -5,7 +5,7 @@ hold on what it restores, because the next cleanup would find the very same file
 """
 
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from pathlib import Path
 
 from msgspec import Struct
@@ -19,23 +19,25 @@ from cleanup_dagster.backups.manifest import (
     verify_manifest,
     write_manifest,
 )
-from cleanup_dagster.backups.restore import Restorer
+from cleanup_dagster.backups.restore import Restorer, sweep
 from cleanup_dagster.database import audit
 from cleanup_dagster.database.audit import AuditRow
 from cleanup_dagster.database.engine import reading
-from cleanup_dagster.database.holds import add_hold
-from cleanup_dagster.database.run_targets import KeptBackups
-from cleanup_dagster.database.runs import RunStatus, finish_run, get_run
+from cleanup_dagster.database.holds import InvalidHold, add_hold, remove_hold
+from cleanup_dagster.database.run_targets import KeptBackups, intents
+from cleanup_dagster.database.runs import RunRecord, RunStatus, finish_run, get_run
 from cleanup_dagster.filesystem.names import to_text
 from cleanup_dagster.filesystem.tree import open_root
 from cleanup_dagster.handles import Request, RestoreReport, RestoreRequest
 from cleanup_dagster.installation import Installation, Progress, RunRefusedError
 from cleanup_dagster.inventory import kept_backups
 from cleanup_dagster.recovery import recover_all
-from cleanup_dagster.retention.holds import compile_pattern
+from cleanup_dagster.retention.holds import compile_pattern, normalise_pattern
 from cleanup_dagster.retention.models import (
     NS_PER_DAY,
+    SKIPPED_STATES,
     CleanupType,
+    Outcome,
     Receipt,
     Restored,
     RestoreState,
@@ -49,7 +51,8 @@ class Selection:
     """Which of a run's files are to be put back: all, or those that match a path and a data type of the request."""
 
     def __init__(self, request: RestoreRequest) -> None:
-        self._paths = [compile_pattern(path) for path in request.paths]
+        self.has_paths = bool(request.paths)
+        self._paths = [compile_pattern(normalise_pattern(path)) for path in request.paths]
         self._data_types = frozenset(request.data_types)
 
     def takes(self, root: str, receipt: Receipt) -> bool:
@@ -78,33 +81,35 @@ def restore(installation: Installation, request: RestoreRequest, progress: Progr
 
     Raises:
         RunLockedError: a live run is at work.
-        RunRefusedError: the run is unknown, has no backups, a root is not configured any more, or nothing is selected.
+        RunRefusedError: the run is unknown or has no backups, a root is not configured any more, a pattern can match
+            nothing, or the database is not this installation's.
         ManifestError: a manifest is not the recorded one, so nothing it says is done.
         DatabaseUnavailable, UnsafeDirectoryError, RootError, OSError: what is needed cannot be used.
     """
-    _check_selection(request)
-    sets = _backups_of(installation, request.of_run)
+    if stranger := installation.stranger():
+        raise RunRefusedError(stranger)
+    try:
+        selection = Selection(request)
+    except ValueError as error:
+        raise RunRefusedError(str(error)) from None
     if not request.dry_run:
         installation.lock()
-        for _ in recover_all(installation):
+        for _ in recover_all(installation):  # first: the run to restore may be one that died
             pass
+    sets = _backups_of(installation, request.of_run)
+    for kept in sets:  # all before the first: one that was tampered with stops the whole restore
+        verify_manifest(ManifestRef(kept.manifest, kept.sha256, kept.rows))
     now_ns = installation.clock()
     installation.reserve(Request(request.run_id, CleanupType.RESTORE, request.dry_run, request.executed_by), now_ns)
-    holds = () if request.dry_run else tuple(_place_holds(installation, request, sets, now_ns))
-    found = _Found()
+    found, holds = _Found(), tuple[int, ...]()
     try:
+        holds = _place_holds(installation, request, sets, now_ns)
         for kept in sets:
-            _restore_set(installation, kept, request, found, progress)
+            _restore_set(installation, kept, request, selection, found, progress)
     except BaseException as error:
-        _conclude(installation, request, found, holds, f"it broke off: {error}")
+        _conclude(installation, request, found, holds, f"it broke off: {error or type(error).__name__}")
         raise
     return _conclude(installation, request, found, holds, "" if found.by_type else "nothing of the run is selected")
-
-
-def _check_selection(request: RestoreRequest) -> None:
-    for path in request.paths:
-        if not path.startswith(("/", "**")):
-            raise RunRefusedError(f"{path!r} matches no absolute path; begin it with / or **")
 
 
 def _backups_of(installation: Installation, of_run: str) -> list[KeptBackups]:
@@ -112,13 +117,12 @@ def _backups_of(installation: Installation, of_run: str) -> list[KeptBackups]:
         run = get_run(conn, of_run)
     if run is None:
         raise RunRefusedError(f"there is no run {of_run!r}; name the full id of a live run that deleted something")
-    if run.state_id != installation.state.id:
-        raise RunRefusedError(
-            f"run {of_run} belongs to {run.host}, whose state directory has its manifests; restore it there"
-        )
     sets = kept_backups(installation, of_run)
     if not sets:
-        raise RunRefusedError(f"run {of_run} has no backups: it made none, or they were pruned after their retention")
+        raise RunRefusedError(_why_without_backups(installation, run))
+    for directory in sorted({kept.directory for kept in sets}):
+        if not Path(directory).is_dir():  # opening would make it, and every backup be called missing
+            raise RunRefusedError(f"the backup directory {directory} is not there; mount it, or put it back")
     allowed = {str(target.root) for target in installation.settings.targets}
     for kept in sets:
         if kept.root not in allowed:
@@ -128,16 +132,37 @@ def _backups_of(installation: Installation, of_run: str) -> list[KeptBackups]:
     return sets
 
 
+def _why_without_backups(installation: Installation, run: RunRecord) -> str:
+    name = f"run {run.run_id}"
+    if run.dry_run:
+        return f"{name} was a dry run: it deleted nothing"
+    if run.state_id != installation.state.id:
+        return f"{name} belongs to {run.host}, whose state directory has its manifests; restore it there"
+    if run.cleanup_type is CleanupType.RESTORE:
+        return f"{name} was a restore: it deleted nothing"
+    if run.status is RunStatus.RUNNING:
+        return f"{name} has not ended; restore it when it has (a live restore settles a run that died)"
+    with reading(installation.database) as conn:
+        promised = intents(conn, run.run_id)
+    if not promised:
+        return f"{name} deleted nothing"
+    if not any(intent.backup_directory for intent in promised):
+        return f"{name} has no backups: it was told to skip them"
+    return f"{name} has no backups any more: they were pruned after their retention"
+
+
 def _place_holds(
     installation: Installation, request: RestoreRequest, sets: Sequence[KeptBackups], now_ns: int
-) -> Iterator[int]:
+) -> tuple[int, ...]:
     """Hold what is about to be restored, by the very selection: few rows, whatever the number of files."""
+    if request.dry_run:
+        return ()
     until_ns = now_ns + installation.settings.backup.restore_hold_days * NS_PER_DAY
     patterns = request.paths or tuple(sorted({f"{to_text(kept.root)}/**" for kept in sets}))
-    with installation.database.begin() as conn:
-        for pattern in patterns:
-            for data_type in request.data_types or (None,):
-                yield add_hold(
+    try:
+        with installation.database.begin() as conn:
+            return tuple(
+                add_hold(
                     conn,
                     pattern=pattern,
                     reason=f"restored from run {request.of_run}",
@@ -146,32 +171,61 @@ def _place_holds(
                     data_type=data_type,
                     until_ns=until_ns,
                 )
+                for pattern in patterns
+                for data_type in request.data_types or (None,)
+            )
+    except InvalidHold as error:
+        raise RunRefusedError(str(error)) from None
 
 
 def _restore_set(
-    installation: Installation, kept: KeptBackups, request: RestoreRequest, found: _Found, progress: Progress
+    installation: Installation,
+    kept: KeptBackups,
+    request: RestoreRequest,
+    selection: Selection,
+    found: _Found,
+    progress: Progress,
 ) -> None:
-    verify_manifest(ManifestRef(kept.manifest, kept.sha256, kept.rows))
-    selection, root_text = Selection(request), to_text(kept.root)
+    root_text = to_text(kept.root)
     header = Header(Kind.RESTORED, request.run_id, kept.target, kept.root, installation.clock(), kept.directory)
     with ExitStack() as stack:
         root = stack.enter_context(open_root(Path(kept.root)))
         store = stack.enter_context(open_file_backups(Path(kept.directory), kept.run_id))
         path = installation.state.restored(request.run_id, kept.target)
         manifest = stack.enter_context(write_manifest(path, header))
-        restorer = Restorer(root, store, dry_run=request.dry_run)
+        if not request.dry_run:
+            sweep(root)
+        restorer = stack.enter_context(closing(Restorer(root, store, dry_run=request.dry_run)))
+        spared = bytearray(kept.rows) if selection.has_paths else _spared(installation, kept)
         for receipt in read_manifest(Path(kept.manifest), Receipt):
-            if selection.takes(root_text, receipt):
+            if selection.takes(root_text, receipt) and not spared[receipt.number]:
                 restored = restorer.restore(receipt)
-                manifest.write(restored)
                 found.add(restored)
+                manifest.write(restored)
                 progress(1)
         manifest.close()
+
+
+def _spared(installation: Installation, kept: KeptBackups) -> bytearray:
+    """Return by receipt number, as 0 or 1, what the run backed up and then left in place: that is not its to undo.
+
+    Who names a path gets whatever has a backup, whoever removed the file.
+    """
+    spared = bytearray(kept.rows)
+    for manifest in installation.state.all_outcomes(kept.run_id, kept.target):
+        for outcome in read_manifest(manifest, Outcome, torn=True):
+            spared[outcome.number] = outcome.state in SKIPPED_STATES
+    return spared
 
 
 def _conclude(
     installation: Installation, request: RestoreRequest, found: _Found, holds: tuple[int, ...], problem: str
 ) -> RestoreReport:
+    if holds and not found.by_type:  # nothing was there to be held
+        with installation.database.begin() as conn:
+            for hold in holds:
+                remove_hold(conn, hold)
+        holds = ()
     states: dict[RestoreState, Tally] = {}
     for (_, state), tally in found.by_type.items():
         states[state] = states.get(state, Tally()).plus(tally.files, tally.bytes)

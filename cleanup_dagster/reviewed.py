@@ -78,7 +78,10 @@ def load_plan(installation: Installation, run_id: str, policies: Policies, now_n
     if content is None or now_ns - run.started_ns > hours * _HOUR_NS:
         made = f"{from_ns(run.started_ns):%Y-%m-%d %H:%M} UTC"
         raise RunRefusedError(f"the plan of {run_id} was made {made} and is kept for {hours} hours; {again}")
-    saved = msgspec.json.decode(content, type=SavedPlan)
+    try:
+        saved = msgspec.json.decode(content, type=SavedPlan)
+    except msgspec.MsgspecError as error:
+        raise RunRefusedError(f"the plan of {run_id} is damaged ({error}); {again}") from None
     differences = [*_policy_differences(saved, policies), *_target_differences(saved, installation)]
     if differences:
         raise RunRefusedError(f"the plan of {run_id} was made under other rules: {'; '.join(differences)}; {again}")

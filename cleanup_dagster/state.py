@@ -76,6 +76,12 @@ class StateDirectory:
         """Return where the outcomes of a run's target are, in the order of its receipts."""
         return self._directory("manifests", run_id) / f"{target}.outcomes.jsonl.zst"
 
+    def all_outcomes(self, run_id: str, target: str) -> list[Path]:
+        """Return the outcomes that a run's target has here: its own, and those that recovery found."""
+        directory = self.path / "manifests" / _checked(run_id)
+        own = directory / f"{target}.outcomes.jsonl.zst"
+        return [*filter(Path.exists, [own]), *sorted(directory.glob(f"{target}.recovered-*.jsonl.zst"))]
+
     def restored(self, run_id: str, target: str) -> Path:
         """Return where a restore writes what it put back."""
         return self._directory("manifests", run_id) / f"{target}.restored.jsonl.zst"

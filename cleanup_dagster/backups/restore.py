@@ -4,8 +4,8 @@ The path is walked again from an open root, one component per open, so a manifes
 out of it. The file appears whole or not at all and never replaces anything. It gets back owner, mode and mtime where
 that is permitted, but no setuid, no setgid and no capability: a backup must not be a way to make a root shell.
 
-Where the filesystem has no files without a name (some network ones), the file is written in the root's quarantine: there
-nobody can swap it, no scan takes it for garbage, and `sweep` finds what a restore that died has left.
+Where the filesystem has no files without a name (some network ones), the file is written in the root's quarantine:
+there nobody can swap it, no scan takes it for garbage, and `sweep` finds what a restore that died has left.
 """
 
 import contextlib
@@ -25,6 +25,8 @@ from cleanup_dagster.retention.models import Receipt, Restored, RestoreState
 _NO_NAME = getattr(os, "O_TMPFILE", None)  # Linux only
 #: What a filesystem, or a kernel, says that cannot make a file without a name.
 _NAMES_NEEDED = frozenset({errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL, errno.ENOENT, errno.ENOSYS})
+#: What changing an owner says when we are not root, or in a container that does not know that user.
+_NOT_OURS_TO_GIVE = frozenset({errno.EPERM, errno.EINVAL})
 _DIRECTORY_MODE = 0o755
 _UNFINISHED = ".restore-"  # no run id begins with a dot, so no slot of a run is called so
 
@@ -156,9 +158,10 @@ def sweep(root_fd: int) -> None:
     for name in left_quarantines(root_fd):
         with reopen_quarantine(root_fd, name) as quarantine:
             if quarantine is not None:
-                for slot in os.listdir(quarantine.fd):
-                    if slot.startswith(_UNFINISHED):
-                        quarantine.remove(slot)
+                with os.scandir(quarantine.fd) as entries:
+                    left = [entry.name for entry in entries if entry.name.startswith(_UNFINISHED)]
+                for slot in left:
+                    quarantine.remove(slot)
 
 
 def _give_directory(made: int, above: os.stat_result, receipt: Receipt) -> None:
@@ -168,13 +171,19 @@ def _give_directory(made: int, above: os.stat_result, receipt: Receipt) -> None:
     it anyhow. Only when it is the very one that was made: the owner above may have swapped it meanwhile for another's.
     """
     status = os.fstat(made)
-    if status.st_uid != os.geteuid() or stat.S_IMODE(status.st_mode) & 0o077 or os.listdir(made):
-        raise OSError("a directory on its way was swapped while it was made")
-    identity = receipt.identity
+    with os.scandir(made) as entries:
+        is_new = status.st_uid == os.geteuid() and not status.st_mode & 0o077 and next(entries, None) is None
+    if not is_new:
+        return
+    identity, inherited = receipt.identity, status.st_mode & stat.S_ISGID
     own = above.st_uid == identity.uid or above.st_mode & stat.S_IWOTH
-    with contextlib.suppress(PermissionError):  # not root: the directory stays ours
-        os.fchown(made, *((identity.uid, identity.gid) if own else (above.st_uid, above.st_gid)))
-    os.fchmod(made, _DIRECTORY_MODE)
+    uid, gid = (identity.uid, identity.gid) if own else (above.st_uid, above.st_gid)
+    try:
+        os.fchown(made, uid, status.st_gid if inherited else gid)
+    except OSError as error:
+        if error.errno not in _NOT_OURS_TO_GIVE:  # else the directory stays ours
+            raise
+    os.fchmod(made, _DIRECTORY_MODE | inherited)
 
 
 def _said(error: Exception) -> str:
@@ -188,7 +197,7 @@ def _give_back(fd: int, receipt: Receipt) -> str:
     try:
         os.fchown(fd, identity.uid, identity.gid)
     except OSError as error:
-        if error.errno not in {errno.EPERM, errno.EINVAL}:  # EINVAL: a container that does not know this user
+        if error.errno not in _NOT_OURS_TO_GIVE:
             raise
         said = f"the owner {identity.uid}:{identity.gid} could not be restored"
     os.fchmod(fd, stat.S_IMODE(identity.mode) & 0o777)

@@ -45,7 +45,7 @@ def plan(session: Session, *, kind: str, list_files: bool) -> int:
                 out.say(f"{path}  {_why(verdict)}")
         _say_stopped(session, ended)
         if not report.problems and any(one.deletable.files for one in report.checked.plans):
-            out.say(f"\nNothing was touched. To delete exactly this: cleanup-operations apply {short(ended.run_id)}")
+            out.tell(f"\nNothing was touched. To delete exactly this: cleanup-operations apply {short(ended.run_id)}")
 
     from cleanup_dagster.cli.describing import plan_document
 

@@ -24,11 +24,11 @@ _LATEST = 10
 
 def explain(session: Session, path: str) -> int:
     """Say why one file is kept or would go."""
-    from cleanup_dagster.cli.drawing import drawing
+    from cleanup_dagster.cli.drawing import Lines
 
-    with session.service() as service, drawing(session.out) as shown:
-        judged = [shown.begin("judged", "", 0)] if session.out.stderr.isatty() else []
-        found = service.explain(os.path.abspath(path), *judged)  # noqa: PTH100  resolve() would follow a link
+    with session.service() as service:
+        judged = Lines(session.out).begin("judged", "", 0)  # says something only when there is much to look at
+        found = service.explain(os.path.abspath(path), judged)  # noqa: PTH100  resolve() would follow a link
     return session.finish(_explained(found), lambda: _show_explanation(session, found))
 
 
@@ -65,7 +65,7 @@ def _show_explanation(session: Session, found: Explanation) -> None:
     say = session.out.say
     say(found.path)
     for title, text in _explanation_lines(found):
-        say(f"  {title:<9} {text}")
+        session.out.tell(f"  {title:<9} {text}", indent=12)
     for one in found.copies:
         say(
             f"  Backup    of run {short(one.run_id)}, deleted {when(one.deleted_ns)}, kept until {when(one.expires_ns)}"
@@ -147,7 +147,7 @@ def stats(session: Session) -> int:
             for data_type, mine in ((str(row["data_type"]), totals.get(str(row["data_type"]))) for row in rows)
         ]
         table(session.out.console, ["Data type", ">Kept for", "Last cleanup (UTC)", ">Deleted", ">Size"], shown)
-        session.out.say(f"\nHeld by backups: {format_bytes(held)}. Free where the backups go: {format_bytes(free)}.")
+        session.out.tell(f"\nHeld by backups: {format_bytes(held)}. Free where the backups go: {format_bytes(free)}.")
 
     document: dict[str, object] = {
         "stats": rows,
@@ -224,7 +224,7 @@ def _show_audit(session: Session, rows: Sequence[AuditRow]) -> None:
             by = f", by {row.executed_by}" if row.executed_by else ""
             say(f"{when(row.executed_ns)}  run {short(row.run_id) or '(before this package)'}  {row.cleanup_type}{by}")
             if row.message:
-                say(f"    {row.message}")
+                session.out.tell(f"    {row.message}", indent=4)
         left = [f"{row.records_skipped:,} skipped"] if row.records_skipped else []
         left += [f"{row.records_failed:,} failed"] if row.records_failed else []
         size = format_bytes(row.space_freed_bytes)
@@ -335,7 +335,7 @@ def upgrade(session: Session) -> int:
         path = settings.state_dir / "cleanup.db"
         existed = path.exists()
         with session.service():  # the embedded database is made and upgraded by whoever opens it
-            said = "has the tables of this version" if existed else "was made, with the default policies"
+            said = "the tables are up to date" if existed else "made, with the default policies"
     else:
         engine = open_engine(settings.database_url.get_secret_value())
         try:
@@ -347,6 +347,6 @@ def upgrade(session: Session) -> int:
         said = {
             SchemaState.ABSENT: "the tables were made, with the default policies",
             SchemaState.OLDER: "the tables were upgraded",
-        }.get(before, "the tables were up to date already")
+        }.get(before, "the tables are up to date")
     name = name_of(settings)
-    return session.finish({"said": said}, lambda: session.out.say(f"{name[:1].upper()}{name[1:]}: {said}."))
+    return session.finish({"said": said}, lambda: session.out.tell(f"{name[:1].upper()}{name[1:]}: {said}."))

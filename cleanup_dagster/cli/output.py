@@ -94,12 +94,13 @@ class Output:
         """Write a line of the result."""
         self.stdout.write(f"{text}\n")
 
+    def tell(self, text: str, indent: int = 0) -> None:
+        """Write a sentence of the result; on a terminal it breaks between words, and goes on `indent` columns in."""
+        self.say(_broken(text, self.stdout, indent))
+
     def note(self, text: str) -> None:
         """Write a line about how things go; on a terminal it breaks between words."""
-        if self.stderr.isatty():
-            width = shutil.get_terminal_size().columns
-            text = "\n".join(textwrap.fill(line, width, break_long_words=False) for line in text.splitlines())
-        self.stderr.write(f"{text}\n")
+        self.stderr.write(f"{_broken(text, self.stderr)}\n")
         self.stderr.flush()
 
     def document(self, content: Mapping[str, object], rows: tuple[str, Iterable[object]] | None = None) -> None:
@@ -121,6 +122,16 @@ class Output:
         self.stdout.flush()
         self.stderr.flush()
         return self.stdout.problem
+
+
+def _broken(text: str, stream: Stream, indent: int = 0) -> str:
+    if not stream.isatty():
+        return text
+    width, further = min(shutil.get_terminal_size().columns, _WIDTH), " " * indent
+    return "\n".join(
+        textwrap.fill(line, width, break_long_words=False, break_on_hyphens=False, subsequent_indent=further)
+        for line in text.splitlines()
+    )
 
 
 def _console(stream: Stream) -> Console:

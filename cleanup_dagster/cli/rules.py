@@ -47,7 +47,7 @@ def list_policies(session: Session) -> int:
         _show_policies(session, rows)
         lacking = [row.data_type for row in rows if row.data_type not in targets]
         if lacking:
-            session.out.say(f"\nNo target is configured for: {', '.join(lacking)}")
+            session.out.tell(f"\nNo target is configured for: {', '.join(lacking)}")
 
     document = [{**policy_document(row), "targets": targets.get(row.data_type, [])} for row in rows]
     return session.finish({"policies": document}, show)
@@ -84,6 +84,7 @@ def reset_policies(session: Session, *, yes: bool) -> int:
     """Bring back the default policies."""
     if not yes:
         require_terminal(session.out, "Resetting the policies")
+        _ = session.settings  # says which database it is about
         session.out.note(
             "Every default policy gets its days and its switch back; those that were disabled delete again."
         )
@@ -174,7 +175,7 @@ def add_hold(
         number = service.hold(wanted, reason, user(), data_type=data_type, pipeline=pipeline, until_ns=until_ns)
 
     def show() -> None:
-        session.out.say(f"Hold {number}: {wanted} is kept {_so_long(until_ns)}, whatever the policies say.")
+        session.out.tell(f"Hold {number}: {wanted} is kept {_so_long(until_ns)}, whatever the policies say.")
 
     return session.finish({"id": number, "pattern": wanted, "until": iso(until_ns)}, show)
 
@@ -204,6 +205,6 @@ def remove_hold(session: Session, number: int) -> int:
         raise CliError(f"there is no hold {number}; `cleanup-operations holds list` shows them")
 
     def show() -> None:
-        session.out.say(f"Hold {number} is removed; what it kept is judged by its policy again.")
+        session.out.tell(f"Hold {number} is removed; what it kept is judged by its policy again.")
 
     return session.finish({"id": number}, show)

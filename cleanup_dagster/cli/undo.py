@@ -216,7 +216,7 @@ def _show_verified(session: Session, found: Verification) -> None:
     from cleanup_dagster.retention.guardrails import format_bytes
 
     for one in found.damaged:
-        session.out.say(f"damaged: {one.path} of run {short(one.run_id)}: copy {one.backup}: {one.problem}")
+        session.out.tell(f"damaged: {one.path} of run {short(one.run_id)}: copy {one.backup}: {one.problem}")
     verb = "is" if found.sound.files == 1 else "are"
     session.out.say(f"{files(found.sound.files)} ({format_bytes(found.sound.bytes)}) {verb} what was written.")
     if found.damaged:

@@ -9,6 +9,7 @@ from sqlalchemy.types import NullType
 from cleanup_dagster.database.moments import moment_or_none, readable_ns
 from cleanup_dagster.database.tables import cleanup_holds, cleanup_policies
 from cleanup_dagster.retention.defaults import DATA_TYPES
+from cleanup_dagster.retention.holds import normalise_pattern
 from cleanup_dagster.retention.models import Hold
 from cleanup_dagster.retention.times import from_ns
 
@@ -80,8 +81,10 @@ def add_hold(
 
     Raises InvalidHold for one that could never protect anything.
     """
-    if not pattern.startswith(("/", "**")):
-        raise InvalidHold(f"the pattern {pattern!r} matches no absolute path; begin it with / or **")
+    try:
+        pattern = normalise_pattern(pattern)
+    except ValueError as error:
+        raise InvalidHold(str(error)) from None
     if until_ns is not None and until_ns <= now_ns:
         raise InvalidHold(f"the hold would end at {from_ns(until_ns)}, which has passed; name a later moment")
     if data_type is not None:

@@ -7,6 +7,10 @@ from wcmatch import glob
 
 from cleanup_dagster.retention.models import PIPELINE_LENGTH, Hold
 
+#: Globs over whole directories in one pattern. Each multiplies the time that a deep path takes: on one of 60 names two
+#: took 12 ms, three 260 ms, four 2.8 s.
+_DEEP_MAX = 3
+
 _FLAGS = glob.GLOBSTAR | glob.DOTMATCH | glob.CASE | glob.FORCEUNIX
 
 
@@ -36,6 +40,23 @@ class HoldMatcher:
             if pattern.match(absolute):
                 return hold
         return None
+
+
+def normalise_pattern(pattern: str) -> str:
+    """Return a pattern as paths are written: without a slash at the end, doubled ones and `/./`.
+
+    Raises ValueError for one that could match no path in text form, or only in seconds.
+    """
+    if not pattern.startswith(("/", "**")):
+        raise ValueError(f"the pattern {pattern!r} matches no absolute path; begin it with / or **")
+    if not pattern.isprintable():
+        raise ValueError(f"the pattern {pattern!r} holds a character that paths show as an escape; write it so (\\u000a)")
+    parts = [part for part in pattern.split("/") if part not in {"", "."}]
+    if ".." in parts:
+        raise ValueError(f"the pattern {pattern!r} holds '..', which no recorded path does; write where it leads")
+    if sum("**" in part for part in parts) > _DEEP_MAX:
+        raise ValueError(f"the pattern {pattern!r} holds more than {_DEEP_MAX} **, which takes seconds for a deep path")
+    return ("/" if pattern.startswith("/") else "") + "/".join(parts)
 
 
 def compile_pattern(pattern: str) -> re.Pattern[str]:

@@ -28,6 +28,7 @@ def states(outcomes: list[Outcome]) -> dict[str, tuple[State, str]]:
 def small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(deletion, "BATCH", 2)
     monkeypatch.setattr(FileBackups, "batch_files", 2)
+    monkeypatch.setattr(FileBackups, "batch_files", 2)
 
 
 def around_take(
@@ -648,6 +649,7 @@ def test_an_interrupted_deletion_is_settled(
     written = states(platform.outcomes())
     assert list(written) == [f"{number}.log" for number in range(at)]
     monkeypatch.setattr(deletion, "BATCH", 2)
+    monkeypatch.setattr(FileBackups, "batch_files", 2)
     recovered = states(platform.recover())
     if moment == "before the move":
         assert recovered == {}

@@ -29,6 +29,7 @@ from service_helpers import Platform, left_behind, request, scan_all
 from sqlalchemy import URL
 from sqlalchemy.engine.default import DefaultDialect
 
+from cleanup_dagster.backups.files import FileBackups
 from cleanup_dagster.collectors import deletion
 from cleanup_dagster.database.engine import open_engine
 from cleanup_dagster.database.schema import upgrade
@@ -105,7 +106,7 @@ class Trial:
 
     def run(self, fault: Fault) -> list[str]:
         """Do a live run, struck in what changes anything; return the calls made. Raises what an op would fail with."""
-        deletion.BATCH = 2
+        deletion.BATCH = FileBackups.batch_files = 2
         take = Quarantine.take
 
         def change_first(self_: Quarantine, directory: int, name: str, slot: str) -> None:
@@ -130,7 +131,7 @@ class Trial:
 
     def next_run(self, fault: Fault) -> list[str]:
         """Do the next live run, which recovers and is then refused anything of its own, more than a file."""
-        deletion.BATCH = 2
+        deletion.BATCH = FileBackups.batch_files = 2
         platform = self.platform
         platform.config["limits"]["max_files"] = 1
         with striking(fault) as made:
