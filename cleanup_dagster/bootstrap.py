@@ -3,14 +3,17 @@
 import time
 from collections.abc import Generator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from sqlalchemy import Engine
 
 from cleanup_dagster.database.schema import open_configured, open_embedded
 from cleanup_dagster.installation import Clock, Installation
-from cleanup_dagster.service import CleanupService
 from cleanup_dagster.settings import Settings
 from cleanup_dagster.state import StateDirectory, open_state
+
+if TYPE_CHECKING:
+    from cleanup_dagster.service import CleanupService
 
 
 def open_database(settings: Settings, state: StateDirectory) -> Engine:
@@ -28,8 +31,8 @@ def open_database(settings: Settings, state: StateDirectory) -> Engine:
 
 
 @contextmanager
-def open_service(settings: Settings, clock: Clock = time.time_ns) -> Generator[CleanupService]:
-    """Open state directory and database, and yield the service over them; locks are let go at the end.
+def open_installation(settings: Settings, clock: Clock = time.time_ns) -> Generator[Installation]:
+    """Open state directory and database, and yield the installation over them; locks are let go at the end.
 
     Raises UnsafeDirectoryError when the state directory is not ours alone, else as `open_database` does.
     """
@@ -37,7 +40,16 @@ def open_service(settings: Settings, clock: Clock = time.time_ns) -> Generator[C
         engine = open_database(settings, state)
         installation = Installation(settings, engine, state, clock)
         try:
-            yield CleanupService(installation)
+            yield installation
         finally:
             installation.close()
             engine.dispose()
+
+
+@contextmanager
+def open_service(settings: Settings, clock: Clock = time.time_ns) -> Generator["CleanupService"]:
+    """Open an installation, and yield the service over it. Raises as `open_installation` does."""
+    from cleanup_dagster.service import CleanupService  # a tenth of a second that looking at records does without
+
+    with open_installation(settings, clock) as installation:
+        yield CleanupService(installation)

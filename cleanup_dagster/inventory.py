@@ -1,9 +1,10 @@
 """What backups there are, until when, and whether every byte of them is what was written."""
 
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from cleanup_dagster.backups.files import BackupError, open_file_backups, replica_of
 from cleanup_dagster.backups.manifest import ManifestError, ManifestRef, read_manifest, verify_manifest
@@ -56,11 +57,30 @@ class Verification(Struct, frozen=True):
     damaged: tuple[Damage, ...]
 
 
-def kept_backups(installation: Installation, of_run: str | None = None) -> list[KeptBackups]:
-    """Return the backups of this state directory that are not pruned yet, oldest first. Raises DatabaseUnavailable."""
+def kept_backups(
+    installation: Installation, of_run: str | None = None, before_ns: int | None = None
+) -> list[KeptBackups]:
+    """Return the backups of this host that are not pruned yet, of runs before a moment, oldest first.
+
+    They are those of this state directory, and of one that was lost when the replicas beside the copies are there.
+    Raises DatabaseUnavailable.
+    """
     with reading(installation.database) as conn:
-        kept = unpruned_backups(conn, from_ns(installation.clock() + NS_PER_SECOND))
-    return [b for b in kept if b.state_id == installation.state.id and of_run in {None, b.run_id}]
+        kept = unpruned_backups(conn, from_ns(before_ns or installation.clock() + NS_PER_SECOND))
+    here = (_found_here(installation, backups) for backups in kept if of_run in {None, backups.run_id})
+    return [backups for backups in here if backups is not None]
+
+
+def _found_here(installation: Installation, kept: KeptBackups) -> KeptBackups | None:
+    ours = kept.state_id == installation.state.id
+    if ours and Path(kept.manifest).is_file():
+        return kept
+    if not ours and kept.host != socket.gethostname():
+        return None
+    replica = replica_of(Path(kept.directory), kept.run_id, kept.target)
+    if replica.is_file():
+        return structs.replace(kept, manifest=str(replica))
+    return kept if ours else None
 
 
 def list_backups(installation: Installation, of_run: str | None = None) -> list[BackupSet]:

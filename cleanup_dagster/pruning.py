@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Iterator
-from datetime import timedelta
 from pathlib import Path
 
 from cleanup_dagster.backups.files import BackupError, open_file_backups
@@ -13,6 +12,7 @@ from cleanup_dagster.database.run_targets import KeptBackups, mark_pruned, unpru
 from cleanup_dagster.filesystem.private import UnsafeDirectoryError
 from cleanup_dagster.handles import Pruned
 from cleanup_dagster.installation import Installation
+from cleanup_dagster.inventory import kept_backups
 from cleanup_dagster.retention.models import NS_PER_DAY, NS_PER_SECOND, Receipt, Tally
 from cleanup_dagster.retention.times import from_ns
 
@@ -23,9 +23,7 @@ def prune_all(installation: Installation) -> Pruned:
     Raises DatabaseUnavailable when it cannot be known what is over.
     """
     now_ns = installation.clock()
-    before = from_ns(now_ns) - timedelta(days=installation.settings.backup.retention_days)
-    with reading(installation.database) as conn:
-        over = [b for b in unpruned_backups(conn, before) if b.state_id == installation.state.id]
+    over = kept_backups(installation, before_ns=now_ns - installation.settings.backup.retention_days * NS_PER_DAY)
     removed, problems = Tally(), list[str]()
     for backups in over:
         try:

@@ -65,6 +65,34 @@ class Records:
         with reading(self._database) as conn:
             return holds.list_holds(conn)
 
+    def hold(
+        self,
+        pattern: str,
+        reason: str,
+        placed_by: str,
+        *,
+        data_type: str | None = None,
+        pipeline: str | None = None,
+        until_ns: int | None = None,
+    ) -> int:
+        """Place a hold and return its id. Raises InvalidHold for one that would protect nothing."""
+        with self._database.begin() as conn:
+            return holds.add_hold(
+                conn,
+                pattern=pattern,
+                reason=reason,
+                placed_by=placed_by,
+                now_ns=self._installation.clock(),
+                data_type=data_type,
+                pipeline=pipeline,
+                until_ns=until_ns,
+            )
+
+    def release(self, hold_id: int) -> bool:
+        """Remove a hold; False when there is none of that id."""
+        with self._database.begin() as conn:
+            return holds.remove_hold(conn, hold_id)
+
     def history(self, limit: int) -> list[AuditRow]:
         """Return the latest rows of the audit, newest first."""
         with reading(self._database) as conn:

@@ -12,8 +12,8 @@ from pathlib import Path
 
 from msgspec import structs
 
-from cleanup_dagster.backups.files import BackupError, open_file_backups
-from cleanup_dagster.backups.manifest import ManifestError, hash_manifest, read_header, read_manifest
+from cleanup_dagster.backups.files import BackupError, open_file_backups, replica_of
+from cleanup_dagster.backups.manifest import Header, ManifestError, hash_manifest, read_header, read_manifest
 from cleanup_dagster.database import audit, run_targets
 from cleanup_dagster.database.audit import AuditRow
 from cleanup_dagster.database.engine import reading
@@ -81,7 +81,10 @@ def _unknown_runs(installation: Installation) -> Iterator[RunRecord]:
 
 
 def _reconstructed(installation: Installation, run_id: str) -> RunRecord:
-    headers = [read_header(path) for path in installation.state.all_receipts(run_id)]
+    headers: list[Header] = []
+    for path in installation.state.all_receipts(run_id):
+        with suppress(ManifestError):  # the power went before the header was on the disk
+            headers.append(read_header(path))
     started_ns = min((header.made_at_ns for header in headers), default=installation.clock())
     cleanup_type = CleanupType(headers[0].cleanup_type or "manual") if headers else CleanupType.MANUAL
     executed_by = headers[0].executed_by if headers else ""
@@ -95,32 +98,58 @@ def _reconstructed(installation: Installation, run_id: str) -> RunRecord:
 def _intents(installation: Installation, run: RunRecord) -> dict[str, Intent]:
     with reading(installation.database) as conn:
         intents = {intent.target: intent for intent in run_targets.intents(conn, run.run_id)}
-        known = bool(run_targets.targets_of(conn, run.run_id))
-    if not known:  # the database lost them: whole receipts mean that the intent may have been committed
-        for path in installation.state.all_receipts(run.run_id):
-            intent = _intent_of(path)
+        planned = run_targets.targets_of(conn, run.run_id)
+    for path in installation.state.all_receipts(run.run_id):
+        target = read_target(path)
+        # Outcomes are begun only after the intent was committed: with them, a database without it is an older copy.
+        promised = bool(installation.state.all_outcomes(run.run_id, target))
+        if target not in intents and (promised or target not in planned):
+            intent = _intent_of(installation, run, path, promised=promised)
             if intent is not None:
-                intents[intent.target] = intent
+                intents[target] = intent
     return intents
 
 
-def _intent_of(receipts: Path) -> Intent | None:
-    try:
-        rows = sum(1 for _ in read_manifest(receipts, Receipt))
-    except ManifestError:  # cut off, so no intent was ever committed
+def _intent_of(installation: Installation, run: RunRecord, receipts: Path, *, promised: bool) -> Intent | None:
+    """Return the intent that the database lost, from the receipts or their replica, and write it there again.
+
+    None when the receipts are cut off, so that no intent was ever committed. With `promised` they are damaged instead,
+    and an intent is returned whose receipts count as lost, so that no copy goes.
+    """
+    target = read_target(receipts)
+    replica = replica_of(installation.settings.backup.directory, run.run_id, target)
+    for path in (receipts, replica):
+        try:
+            header, sums = read_header(path), Tally()
+            for receipt in read_manifest(path, Receipt):
+                sums = sums.plus(1, receipt.identity.size)
+        except ManifestError:
+            continue
+        _write_intent(installation, header, path, sums)
+        with reading(installation.database) as conn:
+            return next(i for i in run_targets.intents(conn, run.run_id) if i.target == target)
+    if not promised:
         return None
-    header = read_header(receipts)
-    return Intent(
-        run_id=header.run_id,
-        target=header.target,
-        root=header.root,
-        manifest=str(receipts),
-        sha256=hash_manifest(receipts),
-        rows=rows,
-        intent_ns=header.made_at_ns,
-        backup_directory=header.backup_directory or None,
-        finished_ns=None,
-    )
+    header = read_header(installation.state.all_outcomes(run.run_id, target)[0])
+    directory = str(installation.settings.backup.directory)
+    return Intent(run.run_id, target, header.root, str(receipts), "", 0, header.made_at_ns, directory, None)
+
+
+def _write_intent(installation: Installation, header: Header, receipts: Path, sums: Tally) -> None:
+    with installation.database.begin() as conn:
+        run_targets.record_plan(conn, header.run_id, header.target, header.root, sums, sums)
+        run_targets.commit_intent(
+            conn,
+            header.run_id,
+            header.target,
+            manifest=str(receipts),
+            sha256=hash_manifest(receipts),
+            rows=sums.files,
+            backup_directory=header.backup_directory or None,
+            backup_files=sums.files if header.backup_directory else 0,
+            backup_bytes=sums.bytes if header.backup_directory else 0,
+            now_ns=header.made_at_ns,
+        )
 
 
 def _recover_run(installation: Installation, run: RunRecord, active_holds: list[Hold]) -> str:
@@ -185,6 +214,8 @@ def _write_audit(installation: Installation, run: RunRecord, settled: dict[str, 
     )
     with installation.database.begin() as conn:
         for target, one in settled.items():
+            if one.receipts_lost:  # without them its backups can neither be listed nor pruned
+                continue
             gone = total(counts.deleted for counts in one.counts.values())
             run_targets.finish_target(conn, run.run_id, target, gone, now_ns)
         audit.append(conn, [_row(blank, data_type, counts) for data_type, counts in merged.items()])

@@ -23,7 +23,7 @@ from cleanup_dagster.backups.manifest import (
     write_manifest,
 )
 from cleanup_dagster.backups.packed import archive_name
-from cleanup_dagster.collectors.deletion import BATCH, Totals, discard_backups, recover
+from cleanup_dagster.collectors.deletion import BATCH, Totals, Vouch, discard_backups, recover
 from cleanup_dagster.database.run_targets import Intent
 from cleanup_dagster.filesystem.quarantine import Quarantine, left_quarantines, reopen_quarantine
 from cleanup_dagster.filesystem.tree import Directories, RootError, RootMissingError, open_root
@@ -35,11 +35,15 @@ from cleanup_dagster.state import StateDirectory
 
 
 class Settled(Struct, frozen=True):
-    """What became of one target: the outcomes it had written and those found now. `problem` needs somebody."""
+    """What became of one target: the outcomes it had written and those found now. `problem` needs somebody.
+
+    With its receipts lost nobody can say what became of it, nor which copies are its: they stay for ever.
+    """
 
     counts: dict[str, Counts] = {}
     open_checks: tuple[str, ...] = ()
     problem: str = ""
+    receipts_lost: bool = False
 
 
 def settle_target(state: StateDirectory, intent: Intent, holds: HoldMatcher, now_ns: int) -> Settled:
@@ -77,16 +81,34 @@ def _settle(
     now_ns: int,
 ) -> Totals:
     header = Header(Kind.OUTCOMES, intent.run_id, intent.target, intent.root, now_ns)
+    slots = slots_of(intent)
     with (
         open_root(Path(intent.root)) as root,
         closing(Directories(root)) as directories,
         _quarantine_of(intent, root) as quarantine,
+        _vouching(intent) as vouch,
         write_manifest(state.next_recovery(intent.run_id, intent.target), header) as recovered,
     ):
         receipts = _of_this_device(islice(read_manifest(manifest, Receipt), *doubtful), directories, intent)
-        found = recover(receipts, directories, quarantine, slots_of(intent), holds, recovered)
+        found = recover(receipts, directories, quarantine, slots, holds, recovered, vouch)
+        if quarantine is not None and (left := quarantine.numbers(slots)):
+            # Outcomes that were damaged, or could not go back at the time, leave files of other batches here.
+            more = (receipt for receipt in read_manifest(manifest, Receipt) if receipt.number in left)
+            found.merge(recover(more, directories, quarantine, slots, holds, recovered, vouch))
         recovered.close()
     return found
+
+
+@contextmanager
+def _vouching(intent: Intent) -> Generator[Vouch]:
+    """Yield what tells whether a receipt's backup is still sound. Without its directory none is."""
+    if intent.backup_directory is None:  # the run was told to skip backups
+        yield lambda _: None
+    elif not Path(intent.backup_directory).is_dir():
+        yield lambda _: f"{intent.backup_directory} is not there"
+    else:
+        with open_file_backups(Path(intent.backup_directory), intent.run_id) as store:
+            yield store.problem
 
 
 def _of_this_device(receipts: Iterator[Receipt], directories: Directories, intent: Intent) -> Iterator[Receipt]:
@@ -119,8 +141,9 @@ def _without_receipts(intent: Intent) -> Settled:
     except RootMissingError:
         left = f"; {intent.root} is gone, too"
     return Settled(
-        problem=f"the receipts of {intent.target} are lost, so which of its {intent.rows:,} files went cannot be told; "
-        f"their copies stay in {intent.backup_directory or 'no backup'}{left}"
+        receipts_lost=True,
+        problem=f"the receipts of {intent.target} are lost, so which of its files went cannot be told; "
+        f"their copies stay in {intent.backup_directory or 'no backup'}{left}",
     )
 
 
@@ -134,7 +157,7 @@ def _quarantine_of(intent: Intent, root: int) -> Generator[Quarantine | None]:
     """Open the quarantine that holds this target's files, or yield None when nothing of it is left."""
     for name in left_quarantines(root):
         with reopen_quarantine(root, name) as quarantine:
-            if quarantine is not None and quarantine.holds(slots_of(intent)):
+            if quarantine is not None and quarantine.numbers(slots_of(intent)):
                 yield quarantine
                 return
     yield None

@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from cleanup_dagster.filesystem.locks import host_lock
-from cleanup_dagster.filesystem.private import private_directory
+from cleanup_dagster.filesystem.private import private_directory, sync_directory
 
 
 class StateDirectory:
@@ -120,8 +120,10 @@ class StateDirectory:
 
     def _directory(self, kind: str, run_id: str) -> Path:
         directory = self.path / kind / _checked(run_id)
-        directory.parent.mkdir(mode=0o700, exist_ok=True)  # not by parents=True, which would ignore the mode
-        directory.mkdir(mode=0o700, exist_ok=True)
+        for made in (directory.parent, directory):  # not by parents=True, which would ignore the mode
+            with contextlib.suppress(FileExistsError):
+                made.mkdir(mode=0o700)
+                sync_directory(made.parent)  # receipts are of no use without the way to them
         return directory
 
     def _id_once(self, name: str, value: str) -> str:

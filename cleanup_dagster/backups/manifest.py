@@ -17,6 +17,8 @@ import msgspec
 import zstandard
 from msgspec import Struct
 
+from cleanup_dagster.filesystem.private import sync_directory
+
 _ROWS_PER_FRAME = 4_096
 _LEVEL = 1  # level 3 stored 2 % less for 6 % more time
 _TRAILER_PREFIX = b'{"end":'
@@ -244,15 +246,6 @@ def _header(path: Path, lines: Iterator[bytes]) -> Header:
         return msgspec.json.decode(next(lines, b""), type=Header)
     except (zstandard.ZstdError, msgspec.MsgspecError):
         raise ManifestError(f"{path} is not a manifest of cleanup_dagster") from None
-
-
-def sync_directory(path: Path) -> None:
-    """Make the names in a directory durable."""
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
 
 
 def batches(rows: Iterable[Row], size: int) -> Iterator[list[Row]]:

@@ -113,12 +113,15 @@ def _when(found: Explanation) -> str:
 def stats(session: Session) -> int:
     """Show what cleanup did altogether, by data type."""
     from cleanup_dagster.filesystem.space import free_bytes
+    from cleanup_dagster.inventory import list_backups
+    from cleanup_dagster.records import Records
     from cleanup_dagster.retention.guardrails import format_bytes
 
-    with session.service() as service:
-        policies, totals = service.records.policies(), service.records.totals()
-        latest, sets = service.records.history(_LATEST), service.backups()
-        free = free_bytes(service.backup_directory)
+    with session.installation() as installation:
+        records = Records(installation)
+        policies, totals, latest = records.policies(), records.totals(), records.history(_LATEST)
+        sets = list_backups(installation)
+    free = free_bytes(session.settings.backup.directory)
     held = sum(one.bytes for one in sets)
     named = {row.data_type: row for row in policies}
     rows: list[dict[str, object]] = []
@@ -166,11 +169,11 @@ def _kept_for(policy: PolicyRow | None) -> str:
 
 def history(session: Session, limit: int, *, runs: bool) -> int:
     """Show the audit, or every run."""
-    with session.service() as service:
+    with session.records() as records:
         if runs:
-            found = service.records.runs(limit)
+            found = records.runs(limit)
             return session.finish({"runs": [_run_document(one) for one in found]}, lambda: _show_runs(session, found))
-        rows = service.records.history(limit)
+        rows = records.history(limit)
     return session.finish({"history": [_audit_document(row) for row in rows]}, lambda: _show_audit(session, rows))
 
 

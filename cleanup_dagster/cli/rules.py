@@ -36,8 +36,8 @@ def policy_document(row: PolicyRow) -> dict[str, object]:
 
 def list_policies(session: Session) -> int:
     """List the policies."""
-    with session.service() as service:
-        rows = service.records.policies()
+    with session.records() as records:
+        rows = records.policies()
     targets: dict[str, list[str]] = {}
     for target in session.settings.targets:
         for data_type in target.data_types:
@@ -67,9 +67,9 @@ def change_policies(
         raise CliError("name the data types or give --all" if not every else "name data types or give --all, not both")
     if enabled is None and retention_days is None and keep_last is None:
         raise CliError("nothing to change: give --days, --keep-last or both")
-    with session.service() as service:
-        names = [row.data_type for row in service.records.policies()] if every else list(dict.fromkeys(data_types))
-        rows = service.records.change_policies(
+    with session.records() as records:
+        names = [row.data_type for row in records.policies()] if every else list(dict.fromkeys(data_types))
+        rows = records.change_policies(
             names, user(), retention_days=retention_days, enabled=enabled, keep_last=keep_last
         )
 
@@ -89,9 +89,9 @@ def reset_policies(session: Session, *, yes: bool) -> int:
             "Every default policy gets its days and its switch back; those that were disabled delete again."
         )
         confirm(session.out, "Reset them?")
-    with session.service() as service:
-        changed = service.records.reset_policies(user())
-        rows = service.records.policies()
+    with session.records() as records:
+        changed = records.reset_policies(user())
+        rows = records.policies()
 
     def show() -> None:
         _show_policies(session, rows)
@@ -118,8 +118,8 @@ def _show_policies(session: Session, rows: Sequence[PolicyRow]) -> None:
 
 def list_holds(session: Session) -> int:
     """List the holds."""
-    with session.service() as service:
-        rows = service.records.holds()
+    with session.records() as records:
+        rows = records.holds()
     now_ns = time.time_ns()
     document: dict[str, object] = {"holds": [_hold_document(row, now_ns) for row in rows]}
     return session.finish(document, lambda: _show_holds(session, rows, now_ns))
@@ -171,8 +171,8 @@ def add_hold(
         raise CliError("--until and --days contradict each other; give one of them")
     wanted = selection(session, pattern)
     until_ns = _until_ns(session, until, hold_days)
-    with session.service() as service:
-        number = service.hold(wanted, reason, user(), data_type=data_type, pipeline=pipeline, until_ns=until_ns)
+    with session.records() as records:
+        number = records.hold(wanted, reason, user(), data_type=data_type, pipeline=pipeline, until_ns=until_ns)
 
     def show() -> None:
         session.out.tell(f"Hold {number}: {wanted} is kept {_so_long(until_ns)}, whatever the policies say.")
@@ -199,8 +199,8 @@ def _until_ns(session: Session, until: str | None, hold_days: int | None) -> int
 
 def remove_hold(session: Session, number: int) -> int:
     """Remove a hold."""
-    with session.service() as service:
-        removed = service.release(number)
+    with session.records() as records:
+        removed = records.release(number)
     if not removed:
         raise CliError(f"there is no hold {number}; `cleanup-operations holds list` shows them")
 

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Mapping
 
     from cleanup_dagster.cli.output import Output
+    from cleanup_dagster.installation import Installation
+    from cleanup_dagster.records import Records
     from cleanup_dagster.service import CleanupService
     from cleanup_dagster.settings import Settings
 
@@ -56,6 +58,22 @@ class Session:
 
         with open_service(self.settings) as service:
             yield service
+
+    @contextmanager
+    def installation(self) -> Generator[Installation]:
+        """Open what records are looked up and changed in. Raises what `open_installation` does."""
+        from cleanup_dagster.bootstrap import open_installation
+
+        with open_installation(self.settings) as installation:
+            yield installation
+
+    @contextmanager
+    def records(self) -> Generator[Records]:
+        """Open the records alone, which is faster than the whole service."""
+        from cleanup_dagster.records import Records
+
+        with self.installation() as installation:
+            yield Records(installation)
 
     def finish(
         self,

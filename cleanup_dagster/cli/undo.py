@@ -34,9 +34,9 @@ def restore(session: Session, typed: str, paths: Sequence[str], data_types: Sequ
     from cleanup_dagster.cli.executing import execute
     from cleanup_dagster.handles import RestoreReport
 
-    with session.service() as service:
-        run_id = service.records.resolve(typed, is_cleanup).run_id
-        known = {row.data_type for row in service.records.policies()}
+    with session.records() as records:
+        run_id = records.resolve(typed, is_cleanup).run_id
+        known = {row.data_type for row in records.policies()}
     for data_type in data_types:
         if data_type not in known:
             raise CliError(f"there is no data type {data_type!r}; there are: {', '.join(sorted(known))}")
@@ -116,8 +116,10 @@ def _show_restored(session: Session, report: RestoreReport) -> None:
 
 def list_backups(session: Session) -> int:
     """List the backups by run and target."""
-    with session.service() as service:
-        sets = service.backups()
+    from cleanup_dagster.inventory import list_backups as listed
+
+    with session.installation() as installation:
+        sets = listed(installation)
     document: dict[str, object] = {"backups": [_set_document(one) for one in sets]}
     return session.finish(document, lambda: _show_sets(session, sets))
 

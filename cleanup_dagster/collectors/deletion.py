@@ -53,10 +53,19 @@ class Totals:
         if outcome.open_check:
             self.open_checks[outcome.open_check] += 1
 
+    def merge(self, other: "Totals") -> None:
+        """Count what another counted, too."""
+        for key, tally in other.by_state.items():
+            self.by_state[key] = self.by_state.get(key, Tally()).plus(tally.files, tally.bytes)
+        self.open_checks += other.open_checks
+        self.directories_removed += other.directories_removed
+
 
 Progress = Callable[[int], None]
 #: Asked before each batch of deletions: the holds as they are now. Raises when deleting must not go on.
 CurrentHolds = Callable[[], HoldMatcher]
+#: Says what is wrong with a receipt's backup, or None: it may have been lost since the run died.
+Vouch = Callable[[Receipt], "str | None"]
 
 
 class Copying(Struct, frozen=True):
@@ -332,17 +341,19 @@ def recover(
     slots: str,
     holds: HoldMatcher,
     recovered: ManifestWriter,
+    vouch: Vouch = lambda _: None,
 ) -> Totals:
     """Settle the receipts that an interrupted `delete` left in doubt: the batch after its last durable outcome.
 
-    What is in quarantine, unchanged and equal to its backup, is removed; otherwise it is put back. What is neither
-    there nor at its name any more was deleted by the run, whose outcome did not reach the disk. Idempotent.
+    What is in quarantine, unchanged and equal to a backup that `vouch` finds sound, is removed; else it is put back.
+    What is neither there nor at its name any more was deleted by the run, whose outcome did not reach the disk.
+    Idempotent.
 
     Raises OSError when a directory cannot be looked into: then nobody can tell, and nothing is claimed.
     """
     totals = Totals()
     for batch in batches(receipts, BATCH):
-        found = [_recover_one(receipt, directories, quarantine, slots, holds) for receipt in batch]
+        found = [_recover_one(receipt, directories, quarantine, slots, holds, vouch) for receipt in batch]
         done = [outcome for outcome in found if outcome is not None]
         if quarantine is not None:
             quarantine.sync()
@@ -354,7 +365,12 @@ def recover(
 
 
 def _recover_one(
-    receipt: Receipt, directories: Directories, quarantine: Quarantine | None, slots: str, holds: HoldMatcher
+    receipt: Receipt,
+    directories: Directories,
+    quarantine: Quarantine | None,
+    slots: str,
+    holds: HoldMatcher,
+    vouch: Vouch,
 ) -> Outcome | None:
     directory, name = split(receipt.path)
     name = to_os(name)
@@ -371,6 +387,9 @@ def _recover_one(
         hold = holds.first_match(receipt.path, receipt.data_type, receipt.pipeline)
         if hold is not None:
             return _return_held(receipt, fd, name, quarantine, slot, f"hold {hold.id}: {hold.reason}")
+        unsound = vouch(receipt)
+        if unsound is not None:
+            return _return_held(receipt, fd, name, quarantine, slot, f"its backup cannot be relied on: {unsound}")
         return _finish_or_put_back(receipt, fd, name, quarantine, slot, compare=True)
     if fd is not None and _exists(fd, name):
         if difference(receipt.identity, os.stat(name, dir_fd=fd, follow_symlinks=False)) is None:
@@ -399,7 +418,12 @@ def _exists(directory: int, name: str) -> bool:
 
 def discard_backups(receipts: Iterable[Receipt], store: FileBackups) -> int:
     """Remove the copies of a run that never committed its intent, and so deleted nothing. Return how many."""
-    return sum(store.remove(receipt.backup, receipt.inode or None) for receipt in receipts if receipt.backup)
+    return sum(
+        # An archive's name is its run's alone; a plain copy's may be somebody else's by now.
+        store.remove(receipt.backup, None if receipt.frame is not None else receipt.inode)
+        for receipt in receipts
+        if receipt.backup
+    )
 
 
 def _outcome(verdict: Verdict, state: State, detail: str) -> Outcome:

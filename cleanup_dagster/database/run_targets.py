@@ -41,6 +41,7 @@ class KeptBackups(Struct, frozen=True):
     rows: int
     files: int
     bytes: int
+    host: str
     state_id: str
     run_started_ns: int
     finished_ns: int
@@ -151,7 +152,7 @@ def unpruned_backups(conn: Connection, before: datetime) -> list[KeptBackups]:
     Those of a running run, and of a target that nobody has finished, are left out: recovery may still need them.
     """
     kept = (
-        select(cleanup_run_targets, _RUNS.started_at, _RUNS.state_id)
+        select(cleanup_run_targets, _RUNS.started_at, _RUNS.host, _RUNS.state_id)
         .join(cleanup_runs, _RUNS.run_id == _TARGETS.run_id)
         .where(
             _RUNS.started_at < before,
@@ -175,6 +176,7 @@ def unpruned_backups(conn: Connection, before: datetime) -> list[KeptBackups]:
             rows=row.receipts_rows,
             files=row.backup_files,
             bytes=row.backup_bytes,
+            host=row.host,
             state_id=row.state_id,
             run_started_ns=to_ns(row.started_at),
             finished_ns=to_ns(row.finished_at),

@@ -51,6 +51,15 @@ def _open_or_create(path: Path, purpose: str) -> int:
     return fd
 
 
+def sync_directory(path: Path) -> None:
+    """Make the names in a directory durable."""
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
 def ownership_problem(status: os.stat_result) -> str | None:
     """Say why a directory is not private to this process's user, or None."""
     if status.st_uid != os.geteuid():

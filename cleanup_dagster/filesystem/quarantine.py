@@ -50,10 +50,12 @@ class Quarantine:
         """Unlink a quarantined file: the one line of the product that deletes."""
         os.unlink(slot, dir_fd=self.fd)
 
-    def holds(self, slots: str) -> bool:
-        """Return whether any file is here whose slot begins with `slots` and a dot."""
+    def numbers(self, slots: str) -> set[int]:
+        """Return the receipt numbers of the files here whose slot begins with `slots` and a dot."""
+        prefix = f"{slots}."
         with os.scandir(self.fd) as entries:
-            return any(entry.name.startswith(f"{slots}.") for entry in entries)
+            names = [entry.name for entry in entries]
+        return {int(number) for name in names if name.startswith(prefix) and (number := name[len(prefix) :]).isdigit()}
 
     def sync(self) -> None:
         """Make what was taken and removed durable."""
@@ -109,6 +111,7 @@ def _open(root_fd: int, name: str, *, create: bool = True) -> Quarantine | None:
     if create:
         with suppress(FileExistsError):
             os.mkdir(name, 0o700, dir_fd=root_fd)
+            os.fsync(root_fd)  # before anything is moved there
     try:
         fd = os.open(name, OPEN_DIRECTORY, dir_fd=root_fd)
     except (FileNotFoundError, NotADirectoryError):

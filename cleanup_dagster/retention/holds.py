@@ -50,7 +50,9 @@ def normalise_pattern(pattern: str) -> str:
     if not pattern.startswith(("/", "**")):
         raise ValueError(f"the pattern {pattern!r} matches no absolute path; begin it with / or **")
     if not pattern.isprintable():
-        raise ValueError(f"the pattern {pattern!r} holds a character that paths show as an escape; write it so (\\u000a)")
+        raise ValueError(
+            f"the pattern {pattern!r} holds a character that paths show as an escape; write it so (\\u000a)"
+        )
     parts = [part for part in pattern.split("/") if part not in {"", "."}]
     if ".." in parts:
         raise ValueError(f"the pattern {pattern!r} holds '..', which no recorded path does; write where it leads")

@@ -158,7 +158,7 @@ class Platform:
     def _quarantine(self, root: int) -> Generator[Quarantine | None]:
         for name in left_quarantines(root):
             with reopen_quarantine(root, name) as quarantine:
-                if quarantine is not None and quarantine.holds(self.run):
+                if quarantine is not None and quarantine.numbers(self.run):
                     yield quarantine
                     return
         yield None

@@ -36,10 +36,10 @@ def test_a_file_is_taken_and_put_back(tmp_path: Path, root: int) -> None:
         quarantine.take(root, "file", "run.t.0")
         assert names(tmp_path) == [USUAL]
         assert (tmp_path / USUAL / "run.t.0").read_text() == "content"
-        assert quarantine.holds("run.t")
-        assert not quarantine.holds("other.t")
+        assert quarantine.numbers("run.t")
+        assert not quarantine.numbers("other.t")
         quarantine.put_back("run.t.0", root, "file")
-        assert not quarantine.holds("run.t")
+        assert not quarantine.numbers("run.t")
     assert names(tmp_path) == ["file"]
 
 
@@ -152,7 +152,7 @@ def test_one_left_by_a_dead_run_is_found_again(tmp_path: Path, root: int) -> Non
     assert left_quarantines(root) == [left]
     with reopen_quarantine(root, left) as quarantine:
         assert quarantine is not None
-        assert quarantine.holds("run.t")
+        assert quarantine.numbers("run.t")
         quarantine.put_back("run.t.3", root, "file")
     assert names(tmp_path) == ["file"]
 

@@ -17,10 +17,11 @@ import os
 import random
 import shutil
 import sys
+import tarfile
 import traceback
 import uuid
 from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from deletion_faults import Fault, hooking, struck
@@ -28,7 +29,10 @@ from disks import Disks, disks, in_memory
 from service_helpers import Platform, left_behind, request, scan_all
 from sqlalchemy import URL
 from sqlalchemy.engine.default import DefaultDialect
+from zstandard import ZstdDecompressor, ZstdError
 
+from cleanup_dagster.backups.files import FileBackups
+from cleanup_dagster.backups.packed import ArchiveBackups
 from cleanup_dagster.backups.files import FileBackups
 from cleanup_dagster.collectors import deletion
 from cleanup_dagster.database.engine import open_engine
@@ -62,14 +66,22 @@ WRITTEN_BACK = {
 @contextmanager
 def striking(fault: Fault) -> Generator[list[str]]:
     """Let a fault happen within the block, at a call or at a commit of the database."""
-    with struck(fault) as made, hooking(DefaultDialect, "do_commit", made, fault, None):
+
+    def fail() -> None:
+        raise OSError(fault.error, os.strerror(fault.error))
+
+    with ExitStack() as undo:
+        made = undo.enter_context(struck(fault))
+        for name in ("pwrite", "fdatasync"):  # by which archives are written
+            undo.enter_context(hooking(os, name, made, fault, fail))
+        undo.enter_context(hooking(DefaultDialect, "do_commit", made, fault, None))
         yield made
 
 
 class Trial:
     """One platform with a few files in several batches, set up once and struck many times."""
 
-    def __init__(self, home: Path) -> None:
+    def __init__(self, home: Path, kind: str) -> None:
         self.home = home
         self._url = URL.create("sqlite", database=str(home / "database/cleanup.db"))
         self._appended = home / "appended"
@@ -78,6 +90,7 @@ class Trial:
             "kind": "files",
             "data_type": "system_logs",
             "root": str(home / "logs"),
+            "format": kind,
             "remove_empty_dirs": True,
         }
         config = {
@@ -153,13 +166,13 @@ class Trial:
 
     def lost(self, *, synced: bool) -> Generator[str]:
         """Yield the files whose bytes are neither at their name, in quarantine, nor in a copy."""
-        there = {*_contents(self.home / "logs").values(), *_contents(self.home / "backups").values()}
+        there = {*_contents(self.home / "logs").values(), *self.copies()}
         yield from (f"{path} is lost" for path in FILES if not self.expected(path, synced=synced) & there)
 
     def broken(self, *, synced: bool) -> Generator[str]:
         """Yield what is not as it has to be after recovery. Restores what is gone, at the end."""
         platform, files = self.platform, _contents(self.home / "logs")
-        copies = set(_contents(self.home / "backups", ".backup").values())
+        copies = self.copies()
         gone = [path for path in FILES if path not in files]
         for path in FILES:
             if path in files and files[path] not in self.expected(path, synced=synced):
@@ -190,6 +203,29 @@ class Trial:
                 yield from (p for p in report.problems if "a newer file has the name" not in p)
         files = _contents(self.home / "logs")
         yield from (f"{p} is not restored" for p in deleted if files.get(p) not in self.expected(p, synced=synced))
+
+
+    def copies(self) -> set[str]:
+        """Return the contents of all copies, plain or packed."""
+        found = set(_contents(self.home / "backups", ".backup").values())
+        for archive in (self.home / "backups").glob("*.tar.zst"):
+            found.update(_members(archive))
+        return found
+
+
+def small_batches() -> None:
+    deletion.BATCH = FileBackups.batch_files = ArchiveBackups.batch_files = 2
+
+
+def _members(archive: Path) -> Generator[str]:
+    """Yield the contents of an archive's members, as far as it is whole."""
+    with archive.open("rb") as file, contextlib.suppress(tarfile.TarError, ZstdError):
+        unpacked = ZstdDecompressor().stream_reader(file, read_across_frames=True)
+        with tarfile.open(fileobj=unpacked, mode="r|") as tar:
+            for member in tar:
+                content = tar.extractfile(member)
+                if content is not None:
+                    yield content.read().decode()
 
 
 def _contents(top: Path, suffix: str = "") -> dict[str, str]:
@@ -261,10 +297,10 @@ class Sample:
 Strikes = Generator[tuple[int, list[str]]]
 
 
-def cut_power(home: Path, sample: Sample, variant: str) -> Strikes:
+def cut_power(trial: Trial, sample: Sample, variant: str) -> Strikes:
     """Cut the power before every call and every commit, and after the last."""
-    with disks(home, NAMES) as power:
-        trial, made = powered(home, power)
+    with disks(trial.home, NAMES) as power:
+        made = powered(trial, power)
         points = [*(Fault(number) for number in range(1, len(made) + 1)), Fault(len(made), after=True)]
         for fault in sample.of(points):
             trial.start_again()
@@ -276,10 +312,10 @@ def cut_power(home: Path, sample: Sample, variant: str) -> Strikes:
             yield len(points), [f"{what}: {problem}" for problem in problems]
 
 
-def cut_power_again(home: Path, sample: Sample, _: str) -> Strikes:
+def cut_power_again(trial: Trial, sample: Sample, _: str) -> Strikes:
     """Cut the power in mid-deletion, and again in the recovery."""
-    with disks(home, NAMES) as power:
-        trial, made = powered(home, power)
+    with disks(trial.home, NAMES) as power:
+        made = powered(trial, power)
         moves = [number for number, name in enumerate(made, 1) if name == "rename"]
         removals = [number for number, name in enumerate(made, 1) if name == "unlink"]
         firsts = [Fault(moves[0], after=True), Fault(moves[2], after=True), Fault(removals[-1], after=True)]
@@ -298,9 +334,8 @@ def cut_power_again(home: Path, sample: Sample, _: str) -> Strikes:
             yield len(points), [f"{what}: {problem}" for problem in problems]
 
 
-def powered(home: Path, power: Disks) -> tuple[Trial, list[str]]:
-    """Set up a trial on disks, and return it with the calls that a run makes."""
-    trial = Trial(home)
+def powered(trial: Trial, power: Disks) -> list[str]:
+    """Set up a trial on disks, and return the calls that a run makes."""
     with mounted(power):
         trial.set_up()
     power.remember()
@@ -308,7 +343,7 @@ def powered(home: Path, power: Disks) -> tuple[Trial, list[str]]:
         made = calls_of(trial, trial.run)
         problems = list(trial.broken(synced=True))
     assert not problems, problems
-    return trial, made
+    return made
 
 
 def interrupted(trial: Trial, power: Disks, fault: Fault) -> None:
@@ -344,9 +379,9 @@ def mounted(power: Disks) -> Generator[None]:
         power.unmount()
 
 
-def strike(home: Path, sample: Sample, variant: str) -> Strikes:
+def strike(trial: Trial, sample: Sample, variant: str) -> Strikes:
     """Kill the run, or fail one of its calls, on a filesystem that stays up."""
-    trial = Trial(home)
+    home = trial.home
     trial.set_up()
     start = home.parent / "start"
     shutil.copytree(home, start)
@@ -378,18 +413,20 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("directory", type=Path)
     parser.add_argument("kind", choices=KINDS)
+    parser.add_argument("--format", choices=["files", "archive"], default="files")
     parser.add_argument("--sample", type=int, default=0, help="strike so many points only")
     parser.add_argument("--without-fsync", action="store_true", help="what a careless program would lose")
     parser.add_argument("--until-broken", action="store_true", help="stop at the first violation")
     arguments = parser.parse_args()
     if arguments.without_fsync:
-        os.fsync = lambda fd: None  # noqa: ARG005  pyright knows the name it has
+        os.fsync = os.fdatasync = lambda fd: None  # noqa: ARG005  pyright knows the name it has
     if os.geteuid() == 0:
         in_memory(arguments.directory)
     home = arguments.directory / "home"
     home.mkdir(mode=0o755)
     points, struck_points, problems = 0, 0, list[str]()
-    strikes = KINDS[arguments.kind](home, Sample(arguments.sample), arguments.kind.removeprefix("power-"))
+    trial = Trial(home, arguments.format)
+    strikes = KINDS[arguments.kind](trial, Sample(arguments.sample), arguments.kind.removeprefix("power-"))
     with contextlib.closing(strikes):
         for points, found in strikes:
             struck_points += 1

@@ -11,8 +11,9 @@ from msgspec import Struct
 from service_helpers import Platform, request, scan_all
 
 from cleanup_dagster import applying
-from cleanup_dagster.backups import files as store
+from cleanup_dagster.backups.files import FileBackups
 from cleanup_dagster.backups.manifest import ManifestWriter
+from cleanup_dagster.backups.packed import ArchiveBackups
 from cleanup_dagster.collectors import deletion
 from cleanup_dagster.filesystem.quarantine import Quarantine
 from cleanup_dagster.handles import RestoreRequest
@@ -26,6 +27,8 @@ def ready(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Platform:
     """Three batches, with a file that is put back; the first run has made every directory."""
     platform = Platform(tmp_path)
     monkeypatch.setattr(deletion, "BATCH", 2)
+    for kind in (FileBackups, ArchiveBackups):
+        monkeypatch.setattr(kind, "batch_files", 2)
     platform.run()
     for path in ("a.log", "d/b.log", "d/c.log", "d/e/f.log", "g.log"):
         platform.log(path, 40)
@@ -46,9 +49,11 @@ def live_run(platform: Platform) -> None:
             assert not service.delete(service.back_up(plan)).problem
 
 
+@pytest.mark.parametrize("kind", ["files", "archive"])
 def test_copies_and_receipts_are_durable_before_the_intent_is_committed(
-    ready: Platform, monkeypatch: pytest.MonkeyPatch
+    ready: Platform, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
+    ready.target("logs")["format"] = kind
     seen: list[str] = []
     true = applying.run_targets.commit_intent
 
@@ -68,9 +73,9 @@ def test_every_receipt_is_durable_before_its_copy_gets_its_name(
     ready: Platform, cache: Cache, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[str] = []
-    publish = store.FileBackups.publish
+    publish = FileBackups.publish
 
-    def publishing(self: store.FileBackups, places: Any) -> None:
+    def publishing(self: FileBackups, places: Any) -> None:
         items = list(places)
         for staged, _ in items:
             staged_path = ready.backups / f".staging-live-run/{staged.part}"
@@ -79,7 +84,7 @@ def test_every_receipt_is_durable_before_its_copy_gets_its_name(
         seen.extend([*left, "a batch"])
         publish(self, items)
 
-    monkeypatch.setattr(store.FileBackups, "publish", publishing)
+    monkeypatch.setattr(FileBackups, "publish", publishing)
     live_run(ready)
     assert seen == ["a batch"] * 3
 
@@ -87,19 +92,19 @@ def test_every_receipt_is_durable_before_its_copy_gets_its_name(
 def test_a_copys_bytes_are_durable_before_it_gets_its_name(ready: Platform, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[str] = []
     synced: set[int] = set()
-    fsync, publish = os.fsync, store.FileBackups.publish
+    fsync, publish = os.fsync, FileBackups.publish
 
     def syncing(fd: int) -> None:
         fsync(fd)
         synced.add(os.fstat(fd).st_ino)
 
-    def publishing(self: store.FileBackups, places: Any) -> None:
+    def publishing(self: FileBackups, places: Any) -> None:
         items = list(places)
         seen.extend("durable" if staged.inode in synced else "not durable" for staged, _ in items)
         publish(self, items)
 
     monkeypatch.setattr(os, "fsync", syncing)
-    monkeypatch.setattr(store.FileBackups, "publish", publishing)
+    monkeypatch.setattr(FileBackups, "publish", publishing)
     live_run(ready)
     assert seen == ["durable"] * 5
 
@@ -134,12 +139,12 @@ def test_the_quarantine_has_its_name_before_anything_is_moved_into_it(
 
     def taking(self: Quarantine, directory: int, name: str, slot: str) -> None:
         if not seen:
-            seen.extend([*cache.below(ready.logs), name])
+            seen.extend([*cache.below(ready.logs), "moved"])
         take(self, directory, name, slot)
 
     monkeypatch.setattr(Quarantine, "take", taking)
     live_run(ready)
-    assert seen == ["a.log"]
+    assert seen == ["moved"]
 
 
 def test_the_outcomes_are_durable_before_the_audit(ready: Platform, cache: Cache) -> None:

@@ -40,16 +40,17 @@ needs_disks = [
 ]
 
 
+@pytest.mark.parametrize("store", ["files", "archive"])
 @pytest.mark.parametrize(
     ("kind", "sample", "what"),
     [
-        pytest.param("power-nothing", 12, "power cuts", marks=needs_disks),
-        pytest.param("power-files", 12, "power cuts", marks=needs_disks),
-        pytest.param("power-copies", 12, "power cuts", marks=needs_disks),
-        pytest.param("power-all-but-copies", 12, "power cuts", marks=needs_disks),
-        pytest.param("power-again", 8, "power cuts", marks=needs_disks),
-        pytest.param("kill", 24, "kills"),
-        pytest.param("error", 36, "errors"),
+        pytest.param("power-nothing", 7, "power cuts", marks=needs_disks),
+        pytest.param("power-files", 7, "power cuts", marks=needs_disks),
+        pytest.param("power-copies", 7, "power cuts", marks=needs_disks),
+        pytest.param("power-all-but-copies", 7, "power cuts", marks=needs_disks),
+        pytest.param("power-again", 5, "power cuts", marks=needs_disks),
+        pytest.param("kill", 12, "kills"),
+        pytest.param("error", 18, "errors"),
     ],
     ids=[
         "power cut with nothing written back",
@@ -68,9 +69,10 @@ def test_a_run_is_struck_and_nothing_is_lost(
     kind: str,
     sample: int,
     what: str,
+    store: str,
 ) -> None:
-    wanted = {"power-again": 240}.get(kind, 0) if thorough else sample
-    result = strike(kind, f"--sample={wanted}")
+    wanted = {"power-again": 120}.get(kind, 0) if thorough else sample
+    result = strike(kind, f"--sample={wanted}", f"--format={store}")
     record_property(what, result["struck"])
     assert result["problems"] == []
     assert result["struck"] == (wanted or result["points"])

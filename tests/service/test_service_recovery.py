@@ -13,7 +13,8 @@ import pytest
 from service_helpers import EMERGENCY, Platform, left_behind
 from sqlalchemy import make_url
 
-from cleanup_dagster.retention.models import CleanupType
+from cleanup_dagster.backups.manifest import read_manifest
+from cleanup_dagster.retention.models import CleanupType, Receipt
 
 KILLS = 20
 #: The calls by which a run changes anything, and some by which it does not: the kill comes before or after one of them.
@@ -80,6 +81,10 @@ def check_books(platform: Platform, gone: int) -> None:
     assert platform.ask("SELECT sum(deleted_files) FROM cleanup_runs") == [(gone,)]
     assert platform.ask("SELECT count(*) FROM cleanup_runs WHERE status = 'running'") == [(0,)]
     assert left_behind(platform.home) == []
+    places = {str(path.relative_to(platform.backups)) for path in platform.backups.rglob("*.backup")}
+    receipts = platform.state.glob("manifests/*/*.receipts.jsonl.zst")
+    named = {receipt.backup for path in receipts for receipt in read_manifest(path, Receipt)}
+    assert places <= named  # a copy that no receipt names would never be pruned
 
 
 def rehearse(platform: Platform, *, skip_backup: bool = False) -> int:
@@ -124,7 +129,7 @@ def test_a_run_is_killed_twenty_times_and_nothing_is_lost(either: Platform, seed
             path.unlink()
         shutil.rmtree(either.logs)
         either.logs.mkdir()
-    assert killed >= KILLS // 2 - 1
+    assert killed >= KILLS // 2 - 3  # a turn with fewer calls than the rehearsal may end before its kill
     assert midway
 
 
