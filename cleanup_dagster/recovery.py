@@ -14,6 +14,7 @@ from msgspec import structs
 
 from cleanup_dagster.backups.files import BackupError, open_file_backups, replica_of
 from cleanup_dagster.backups.manifest import Header, ManifestError, hash_manifest, read_header, read_manifest
+from cleanup_dagster.backups.restore import sweep
 from cleanup_dagster.database import audit, run_targets
 from cleanup_dagster.database.audit import AuditRow
 from cleanup_dagster.database.engine import reading
@@ -29,7 +30,7 @@ from cleanup_dagster.database.runs import (
 )
 from cleanup_dagster.filesystem.names import to_text
 from cleanup_dagster.filesystem.private import UnsafeDirectoryError
-from cleanup_dagster.filesystem.tree import RootError
+from cleanup_dagster.filesystem.tree import RootError, open_root
 from cleanup_dagster.handles import Counts, Request, merge, total
 from cleanup_dagster.installation import Installation, RunRefusedError
 from cleanup_dagster.retention.holds import HoldMatcher
@@ -167,6 +168,8 @@ def _recover_run(installation: Installation, run: RunRecord, active_holds: list[
             holds = HoldMatcher(active_holds, to_text(intent.root), now_ns)
             settled[target] = settle_target(installation.state, intent, holds, now_ns)
     _sweep_staged(installation, run, intents.values())
+    if run.cleanup_type is CleanupType.RESTORE:
+        _sweep_unfinished(installation)
     _write_audit(installation, run, settled, now_ns)
     installation.state.mark_ended(run.run_id)
     deleted = total(counts.deleted for one in settled.values() for counts in one.counts.values())
@@ -183,6 +186,12 @@ def _sweep_staged(installation: Installation, run: RunRecord, intents: Iterable[
             if directory.is_dir():
                 with open_file_backups(directory, run.run_id):
                     pass  # sweeps when it closes
+
+
+def _sweep_unfinished(installation: Installation) -> None:
+    for target in installation.settings.targets:
+        with suppress(OSError, RootError), open_root(target.root) as root:
+            sweep(root)
 
 
 def read_target(receipts: Path) -> str:

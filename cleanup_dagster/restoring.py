@@ -19,7 +19,7 @@ from cleanup_dagster.backups.manifest import (
     verify_manifest,
     write_manifest,
 )
-from cleanup_dagster.backups.restore import Restorer, sweep
+from cleanup_dagster.backups.restore import Restorer
 from cleanup_dagster.database import audit
 from cleanup_dagster.database.audit import AuditRow
 from cleanup_dagster.database.engine import reading
@@ -193,8 +193,6 @@ def _restore_set(
         store = stack.enter_context(open_file_backups(Path(kept.directory), kept.run_id))
         path = installation.state.restored(request.run_id, kept.target)
         manifest = stack.enter_context(write_manifest(path, header))
-        if not request.dry_run:
-            sweep(root)
         restorer = stack.enter_context(closing(Restorer(root, store, dry_run=request.dry_run)))
         spared = bytearray(kept.rows) if selection.has_paths else _spared(installation, kept)
         for receipt in read_manifest(Path(kept.manifest), Receipt):

@@ -15,7 +15,6 @@ from cleanup_dagster.backups.files import BackupError
 from cleanup_dagster.backups.manifest import ManifestError
 from cleanup_dagster.database.engine import reading
 from cleanup_dagster.database.errors import DatabaseUnavailable, SchemaMismatch
-from cleanup_dagster.database.holds import add_hold, remove_hold
 from cleanup_dagster.database.policies import load_policies
 from cleanup_dagster.explaining import Explanation, explain
 from cleanup_dagster.filesystem.private import UnsafeDirectoryError
@@ -259,34 +258,6 @@ class CleanupService:
     def verify_backups(self, progress: Progress = no_progress, of_run: str | None = None) -> Verification:
         """Read every byte of the backups again. Raises what is in `MET`."""
         return verify_backups(self._installation, progress, of_run)
-
-    def hold(
-        self,
-        pattern: str,
-        reason: str,
-        placed_by: str,
-        *,
-        data_type: str | None = None,
-        pipeline: str | None = None,
-        until_ns: int | None = None,
-    ) -> int:
-        """Place a hold and return its id. Raises InvalidHold for one that would protect nothing."""
-        with self._installation.database.begin() as conn:
-            return add_hold(
-                conn,
-                pattern=pattern,
-                reason=reason,
-                placed_by=placed_by,
-                now_ns=self._installation.clock(),
-                data_type=data_type,
-                pipeline=pipeline,
-                until_ns=until_ns,
-            )
-
-    def release(self, hold_id: int) -> bool:
-        """Remove a hold; False when there is none of that id."""
-        with self._installation.database.begin() as conn:
-            return remove_hold(conn, hold_id)
 
 
 def _noted(plan: Plan, note: str) -> Plan:

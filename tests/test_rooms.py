@@ -10,7 +10,7 @@ PACKAGE = Path(cleanup_dagster.__file__).parent
 #: The faces, each with its own dependencies, and what runs on its own.
 FACES = {"orchestration", "cli", "web"}
 #: Modules that are not below the faces: what Dagster loads, scripts, and Alembic's own.
-NOT_BELOW = {"definitions", "demo", "__main__"}
+NOT_BELOW = {"definitions", "demo"}
 FORBIDDEN = ("dagster", "fastapi", "click")
 
 CODE = """

@@ -10,6 +10,7 @@ import os
 import tarfile
 import zlib
 from collections.abc import Iterator
+from typing import BinaryIO, cast
 
 import zstandard
 from msgspec import Struct
@@ -156,18 +157,30 @@ def read_member(archive: int, frame: Frame, size: int) -> Iterator[bytes]:
 
 def unpack(archive: int, offset: int, length: int) -> Iterator[bytes]:
     """Yield what one frame holds, in blocks. Raises OSError when it is not a whole frame."""
-    stream = zstandard.ZstdDecompressor().decompressobj()
+    # Not by decompressobj: it returns all that a chunk unpacks to, and 1 MiB of packed zeros is 30 GiB of them.
     try:
-        while length > 0:
-            packed = os.pread(archive, min(_CHUNK, length), offset)
-            if not packed:
-                raise OSError("the archive was cut off")
-            offset, length = offset + len(packed), length - len(packed)
-            block = stream.decompress(packed)
-            if block:
+        packed = cast("BinaryIO", _Packed(archive, offset, length))  # all of it that the reader asks for
+        with zstandard.ZstdDecompressor().stream_reader(packed) as stream:
+            while block := stream.read(_CHUNK):
                 yield block
     except zstandard.ZstdError as error:
         raise OSError(f"the archive is damaged: {error}") from None
+
+
+class _Packed:
+    """One frame of an archive, as a file that ends where the frame does."""
+
+    def __init__(self, archive: int, offset: int, length: int) -> None:
+        self._archive, self._offset, self._left = archive, offset, length
+
+    def read(self, size: int) -> bytes:
+        if not self._left:
+            return b""
+        packed = os.pread(self._archive, min(size, self._left), self._offset)
+        if not packed:
+            raise OSError("the archive was cut off")
+        self._offset, self._left = self._offset + len(packed), self._left - len(packed)
+        return packed
 
 
 def tar_header(name: str, identity: Identity, size: int) -> bytes:

@@ -84,8 +84,12 @@ class ManifestWriter:
         self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         self._named = False
         self._whole = header is not None
-        if header is not None:
-            self._write_frame([header])
+        try:
+            if header is not None:
+                self._write_frame([header])
+        except OSError:  # a full disk; nobody else could close it
+            self.abandon()
+            raise
 
     def write(self, row: Struct) -> None:
         """Add one row."""

@@ -5,14 +5,10 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING
 
-import click
-
 from cleanup_dagster.cli.exits import CliError
 
 if TYPE_CHECKING:
     from cleanup_dagster.cli.output import Output
-
-_NOT_CONFIRMED = "Not confirmed; nothing was changed."
 
 
 def require_terminal(out: Output, what: str, way: str = "use --yes in scripts") -> None:
@@ -22,15 +18,25 @@ def require_terminal(out: Output, what: str, way: str = "use --yes in scripts") 
 
 
 def confirm(out: Output, question: str) -> None:
-    """Ask, on stderr. Raises CliError unless the answer is yes."""
-    out.stderr.flush()
-    if not click.confirm(question, default=False, err=True):
-        raise CliError(_NOT_CONFIRMED)
+    """Ask. Raises CliError unless the answer is yes."""
+    _require(_answer(out, f"{question} [y/N]: ").lower() in {"y", "yes"})
 
 
 def confirm_by_word(out: Output, word: str, what: str) -> None:
     """Ask for a word to be typed in full. Raises CliError unless it is."""
+    _require(_answer(out, f"Type the word {word} to {what}: ") == word)
+
+
+def _answer(out: Output, question: str) -> str:
+    """Ask on stderr: stdout belongs to the result (`input` and click would write to it)."""
+    out.stderr.write(question)
     out.stderr.flush()
-    answer = str(click.prompt(f"Type the word {word} to {what}", default="", show_default=False, err=True))
-    if answer.strip() != word:
-        raise CliError(_NOT_CONFIRMED)
+    answer = sys.stdin.readline()
+    if not answer.endswith("\n"):  # the input ended, and the cursor stands behind the question
+        out.stderr.write("\n")
+    return answer.strip()
+
+
+def _require(agreed: bool) -> None:
+    if not agreed:
+        raise CliError("Not confirmed; nothing was changed.")

@@ -38,14 +38,16 @@ def plan(session: Session, *, kind: str, list_files: bool) -> int:
         from cleanup_dagster.cli.describing import show_plan
 
         out = session.out
-        show_plan(out.console, report)
+        show_plan(out.page, report)
         if list_files:
             out.say()
             for verdict, path in _verdicts(report):
                 out.say(f"{path}  {_why(verdict)}")
         _say_stopped(session, ended)
         if not report.problems and any(one.deletable.files for one in report.checked.plans):
-            out.tell(f"\nNothing was touched. To delete exactly this: cleanup-operations apply {short(ended.run_id)}")
+            out.page.print(
+                f"\nNothing was touched. To delete exactly this: cleanup-operations apply {short(ended.run_id)}"
+            )
 
     from cleanup_dagster.cli.describing import plan_document
 
@@ -124,7 +126,7 @@ def _live(session: Session, wanted: Wanted, plan: str = "") -> int:
     pruned = ended.watch.last(Pruned)
 
     def show() -> None:
-        show_live(session.out.console, report, pruned)
+        show_live(session.out.page, report, pruned)
         _say_stopped(session, ended)
 
     document = {**plan_document(report), **live_document(report, pruned)}

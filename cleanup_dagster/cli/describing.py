@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from cleanup_dagster.cli.output import table
 from cleanup_dagster.cli.words import files, short, tally
 from cleanup_dagster.handles import total
 from cleanup_dagster.overview import overview_of_plans
@@ -15,8 +14,7 @@ from cleanup_dagster.retention.rules import format_age
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from rich.console import Console
-
+    from cleanup_dagster.cli.pages import Page
     from cleanup_dagster.handles import CheckedPlan, Counts, Plan, Pruned, Report
     from cleanup_dagster.overview import TypeOverview
 
@@ -101,79 +99,79 @@ def _kept(plans: Iterable[Plan]) -> list[tuple[str, Tally]]:
     return sorted(sums.items(), key=lambda entry: -entry[1].files)
 
 
-def show_types(console: Console, types: Sequence[TypeOverview]) -> None:
+def show_types(page: Page, types: Sequence[TypeOverview]) -> None:
     """Print what is to go, by data type."""
     rows = [[t.data_type, f"{t.files:,}", format_bytes(t.bytes), format_age(t.oldest_age_ns)] for t in types]
     if len(types) > 1:
         together = total(Tally(t.files, t.bytes) for t in types)
         oldest = max(t.oldest_age_ns for t in types)
         rows.append(["together", f"{together.files:,}", format_bytes(together.bytes), format_age(oldest)])
-    table(console, ["Would be deleted", ">Files", ">Size", ">Oldest"], rows)
+    page.table(["Would be deleted", ">Files", ">Size", ">Oldest"], rows)
 
 
-def show_plan(console: Console, report: Report) -> None:
+def show_plan(page: Page, report: Report) -> None:
     """Print a plan: what would go, what stays and why, which guardrails it trips, and what is wrong."""
     checked = report.checked
     scanned = total(plan.scanned for plan in checked.plans)
     types = overview_of_plans(checked.plans)
     if types:
-        show_types(console, types)
+        show_types(page, types)
     else:
-        console.print(f"Nothing would be deleted of {files(scanned.files)}.")
+        page.print(f"Nothing would be deleted of {files(scanned.files)}.")
     kept = _kept(checked.plans)
     if kept:
-        console.print()
+        page.print()
         rows = [[reason, f"{sums.files:,}", format_bytes(sums.bytes)] for reason, sums in kept]
-        table(console, ["Kept because", ">Files", ">Size"], rows)
+        page.table(["Kept because", ">Files", ">Size"], rows)
     for plan in checked.plans:
         if plan.note:
-            console.print(f"\nNote: {plan.note}")
-    show_guardrails(console, checked)
-    show_problems(console, report.problems)
+            page.print(f"\nNote: {plan.note}")
+    show_guardrails(page, checked)
+    show_problems(page, report.problems)
 
 
-def show_guardrails(console: Console, checked: CheckedPlan) -> None:
+def show_guardrails(page: Page, checked: CheckedPlan) -> None:
     """Print the guardrails that a plan trips."""
     if checked.refusals:
-        verb = "would stop" if checked.run.request.dry_run else "stopped"
-        console.print(f"\nGuardrails that {verb} a live run:" if verb == "would stop" else "\nStopped by guardrails:")
+        dry = checked.run.request.dry_run
+        page.print("\nGuardrails that would stop a live run:" if dry else "\nStopped by guardrails:")
         for refusal in checked.refusals:
-            console.print(f"  {refusal.guardrail.value}: {refusal.message}", style="red")
+            page.print(f"  {refusal.guardrail.value}: {refusal.message}", "red", 4)
     for refusal in checked.bypassed:
-        console.print(f"\nBypassed guardrail: {refusal.message}", style="yellow")
+        page.print(f"\nBypassed guardrail: {refusal.message}", "yellow")
 
 
-def show_problems(console: Console, problems: Sequence[str]) -> None:
+def show_problems(page: Page, problems: Sequence[str]) -> None:
     """Print what went wrong."""
     if problems:
-        console.print("\nProblems:")
+        page.print("\nProblems:")
         for problem in problems:
-            console.print(f"  {problem}", style="red")
+            page.print(f"  {problem}", "red", 4)
 
 
-def show_live(console: Console, report: Report, pruned: Pruned | None) -> None:
+def show_live(page: Page, report: Report, pruned: Pruned | None) -> None:
     """Print what a live run did."""
     for sentence in report.checked.run.recovered:
-        console.print(f"Recovered: {sentence}")
+        page.print(f"Recovered: {sentence}")
     deleted = total(c.deleted for c in report.counts.values())
     request = report.checked.run.request
     if report.counts:
-        table(console, ["Data type", "Outcome", ">Files", ">Size"], _outcome_rows(report.counts))
-        console.print()
+        page.table(["Data type", "Outcome", ">Files", ">Size"], _outcome_rows(report.counts))
+        page.print()
     how = "without any backup" if request.skip_backup else "each one backed up first"
     size = format_bytes(deleted.bytes)
-    console.print(f"Deleted {files(deleted.files)} ({size}), {how}." if deleted.files else "Nothing was deleted.")
+    page.print(f"Deleted {files(deleted.files)} ({size}), {how}." if deleted.files else "Nothing was deleted.")
     if pruned and pruned.copies.files:
         gone = pruned.copies
-        console.print(f"Removed {files(gone.files)} ({format_bytes(gone.bytes)}) of expired backups.")
+        page.print(f"Removed {files(gone.files)} ({format_bytes(gone.bytes)}) of expired backups.")
     if not report.checked.may_delete:
-        show_guardrails(console, report.checked)
+        show_guardrails(page, report.checked)
     problems = [problem for problem in report.problems if problem not in {r.message for r in report.checked.refusals}]
-    show_problems(console, [*problems, *(pruned.problems if pruned else ())])
+    show_problems(page, [*problems, *(pruned.problems if pruned else ())])
     if report.log and deleted.files:
-        console.print(f"Log:  {report.log}", soft_wrap=True)
+        page.print(f"Log:  {report.log}")
     if deleted.files and not request.skip_backup:
-        console.print(f"Undo: cleanup-operations restore {short(request.run_id)}")
+        page.print(f"Undo: cleanup-operations restore {short(request.run_id)}")
 
 
 def _outcome_rows(counts: Mapping[str, Counts]) -> list[list[str]]:

@@ -37,6 +37,7 @@ class Bars:
     """Bars that stay when they are full, drawn by a thread of their own."""
 
     def __init__(self, out: Output) -> None:
+        from rich.console import Console
         from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
         self._progress: RichProgress = Progress(
@@ -45,7 +46,7 @@ class Bars:
             TextColumn("{task.fields[count]}", justify="right"),
             TextColumn("{task.fields[rate]}", justify="right"),
             TimeRemainingColumn(compact=True),
-            console=out.aside,
+            console=Console(file=out.stderr, highlight=False, markup=False, width=out.aside.width),  # pyright: ignore[reportArgumentType]
         )
 
     def start(self) -> None:

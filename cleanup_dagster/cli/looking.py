@@ -6,7 +6,6 @@ import os
 from typing import TYPE_CHECKING
 
 from cleanup_dagster.cli import exits
-from cleanup_dagster.cli.output import table
 from cleanup_dagster.cli.words import days, iso, minute, short, when
 
 if TYPE_CHECKING:
@@ -25,10 +24,11 @@ _LATEST = 10
 def explain(session: Session, path: str) -> int:
     """Say why one file is kept or would go."""
     from cleanup_dagster.cli.drawing import Lines
+    from cleanup_dagster.explaining import explain as explained
 
-    with session.service() as service:
+    with session.installation() as installation:
         judged = Lines(session.out).begin("judged", "", 0)  # says something only when there is much to look at
-        found = service.explain(os.path.abspath(path), judged)  # noqa: PTH100  resolve() would follow a link
+        found = explained(installation, os.path.abspath(path), judged)  # noqa: PTH100  resolve() would follow a link
     return session.finish(_explained(found), lambda: _show_explanation(session, found))
 
 
@@ -65,7 +65,7 @@ def _show_explanation(session: Session, found: Explanation) -> None:
     say = session.out.say
     say(found.path)
     for title, text in _explanation_lines(found):
-        session.out.tell(f"  {title:<9} {text}", indent=12)
+        session.out.page.print(f"  {title:<9} {text}", indent=12)
     for one in found.copies:
         say(
             f"  Backup    of run {short(one.run_id)}, deleted {when(one.deleted_ns)}, kept until {when(one.expires_ns)}"
@@ -149,8 +149,10 @@ def stats(session: Session) -> int:
             ]
             for data_type, mine in ((str(row["data_type"]), totals.get(str(row["data_type"]))) for row in rows)
         ]
-        table(session.out.console, ["Data type", ">Kept for", "Last cleanup (UTC)", ">Deleted", ">Size"], shown)
-        session.out.tell(f"\nHeld by backups: {format_bytes(held)}. Free where the backups go: {format_bytes(free)}.")
+        session.out.page.table(["Data type", ">Kept for", "Last cleanup (UTC)", ">Deleted", ">Size"], shown)
+        session.out.page.print(
+            f"\nHeld by backups: {format_bytes(held)}. Free where the backups go: {format_bytes(free)}."
+        )
 
     document: dict[str, object] = {
         "stats": rows,
@@ -227,7 +229,7 @@ def _show_audit(session: Session, rows: Sequence[AuditRow]) -> None:
             by = f", by {row.executed_by}" if row.executed_by else ""
             say(f"{when(row.executed_ns)}  run {short(row.run_id) or '(before this package)'}  {row.cleanup_type}{by}")
             if row.message:
-                session.out.tell(f"    {row.message}", indent=4)
+                session.out.page.print(f"    {row.message}", indent=4)
         left = [f"{row.records_skipped:,} skipped"] if row.records_skipped else []
         left += [f"{row.records_failed:,} failed"] if row.records_failed else []
         size = format_bytes(row.space_freed_bytes)
@@ -250,7 +252,7 @@ def _show_runs(session: Session, found: Sequence[RunRecord]) -> None:
         ]
         for run in found
     ]
-    table(session.out.console, ["Run", "Started (UTC)", "Type", "Status", ">Expired", ">Deleted"], rows)
+    session.out.page.table(["Run", "Started (UTC)", "Type", "Status", ">Expired", ">Deleted"], rows)
 
 
 def check(session: Session) -> int:
@@ -315,15 +317,11 @@ def _schedule(session: Session) -> Finding:
 
 
 def _show_finding(session: Session, finding: Finding) -> None:
-    from rich.text import Text
-
-    styles = {"ok": "green", "warning": "yellow", "failed": "bold red", "not checked": "dim"}
-    line = Text.assemble(
-        (f"{finding.health.value:<12}", styles[finding.health.value]), f"{finding.part}: {finding.said}"
-    )
-    session.out.console.print(line, soft_wrap=True)
+    page = session.out.page
+    styles = {"ok": "green", "warning": "yellow", "failed": "red", "not checked": "dim"}
+    page.print(f"{finding.health.value:<12}{finding.part}: {finding.said}", styles[finding.health.value], 12)
     if finding.advice:
-        session.out.console.print(Text(f"{'':<12}{finding.advice}"), soft_wrap=True)
+        page.print(f"{'':<12}{finding.advice}", indent=12)
 
 
 def upgrade(session: Session) -> int:
@@ -352,4 +350,4 @@ def upgrade(session: Session) -> int:
             SchemaState.OLDER: "the tables were upgraded",
         }.get(before, "the tables are up to date")
     name = name_of(settings)
-    return session.finish({"said": said}, lambda: session.out.tell(f"{name[:1].upper()}{name[1:]}: {said}."))
+    return session.finish({"said": said}, lambda: session.out.page.print(f"{name[:1].upper()}{name[1:]}: {said}."))

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import sys
 import warnings
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 import click
 
@@ -21,9 +22,20 @@ if TYPE_CHECKING:
 NAME = "cleanup-operations"
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def main() -> NoReturn:
+    """Run the command that this process was started with, and end."""
+    code = run(sys.argv[1:])
+    if "dagster" not in sys.modules:
+        # Whatever was opened is closed by now. Taking the interpreter apart took a third of the command's time.
+        os._exit(code)
+    sys.exit(code)
+
+
+def run(arguments: Sequence[str]) -> int:
     """Run one command and return its exit code. The environment is afterwards what it was before."""
-    given = list(sys.argv[1:] if arguments is None else arguments)
+    # Collecting garbage while modules are imported finds none and takes a tenth of the time. `Session` turns it on.
+    gc.disable()
+    given = list(arguments)
     out = Output(sys.stdout, sys.stderr, as_json=False)
     before = dict(os.environ)
     try:
@@ -32,6 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 warnings.simplefilter("ignore")  # for developers, who ask for them with -W
             code = _run(given, out)
     finally:
+        gc.enable()
         os.environ.clear()
         os.environ.update(before)
     problem = out.flush()
@@ -69,4 +82,4 @@ def _failed(out: Output, given: list[str], message: str, code: int, usage: str =
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

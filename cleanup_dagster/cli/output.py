@@ -8,18 +8,14 @@ from __future__ import annotations
 import errno
 import json
 import os
-import shutil
-import textwrap
 from contextlib import suppress
-from functools import cached_property
 from typing import TYPE_CHECKING, TextIO
 
+from cleanup_dagster.cli.pages import Page
+
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Mapping
 
-    from rich.console import Console
-
-_WIDTH = 100  # wider lines than this are hard to read
 _GONE = frozenset({errno.EPIPE, errno.ESHUTDOWN})
 
 
@@ -79,28 +75,17 @@ class Output:
         self.stdout = Stream(stdout)
         self.stderr = Stream(stderr)
         self.as_json = as_json
-
-    @cached_property
-    def console(self) -> Console:
-        """Results, for people."""
-        return _console(self.stdout)
-
-    @cached_property
-    def aside(self) -> Console:
-        """What is not part of the result: progress, questions, plans to be confirmed."""
-        return _console(self.stderr)
+        #: Results, for people, and what is not part of a result: questions, and plans to be confirmed.
+        self.page = Page(self.stdout)
+        self.aside = Page(self.stderr)
 
     def say(self, text: str = "") -> None:
-        """Write a line of the result."""
+        """Write a line of the result as it is, however long."""
         self.stdout.write(f"{text}\n")
 
-    def tell(self, text: str, indent: int = 0) -> None:
-        """Write a sentence of the result; on a terminal it breaks between words, and goes on `indent` columns in."""
-        self.say(_broken(text, self.stdout, indent))
-
     def note(self, text: str) -> None:
-        """Write a line about how things go; on a terminal it breaks between words."""
-        self.stderr.write(f"{_broken(text, self.stderr)}\n")
+        """Write a line about how things go."""
+        self.aside.print(text)
         self.stderr.flush()
 
     def document(self, content: Mapping[str, object], rows: tuple[str, Iterable[object]] | None = None) -> None:
@@ -122,39 +107,3 @@ class Output:
         self.stdout.flush()
         self.stderr.flush()
         return self.stdout.problem
-
-
-def _broken(text: str, stream: Stream, indent: int = 0) -> str:
-    if not stream.isatty():
-        return text
-    width, further = min(shutil.get_terminal_size().columns, _WIDTH), " " * indent
-    return "\n".join(
-        textwrap.fill(line, width, break_long_words=False, break_on_hyphens=False, subsequent_indent=further)
-        for line in text.splitlines()
-    )
-
-
-def _console(stream: Stream) -> Console:
-    from rich.console import Console
-
-    console = Console(file=stream, highlight=False, markup=False, emoji=False, soft_wrap=False)  # pyright: ignore[reportArgumentType]
-    console.width = min(console.width, _WIDTH)
-    return console
-
-
-def table(console: Console, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """Print a table that fits its console; a column whose title begins with `>` is set to the right.
-
-    Cells are shown as they are: names of files come in their text form, and nothing in them is taken for markup.
-    """
-    from rich import box
-    from rich.table import Table
-    from rich.text import Text
-
-    shown = Table(box=box.SIMPLE_HEAD, header_style="bold", pad_edge=False, padding=(0, 1, 0, 0), show_edge=False)
-    for title in columns:
-        right = title.startswith(">")
-        shown.add_column(title.removeprefix(">"), justify="right" if right else "left", overflow="fold", no_wrap=right)
-    for row in rows:
-        shown.add_row(*map(Text, row))
-    console.print(shown)

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 from cleanup_dagster.cli.asking import confirm, require_terminal
 from cleanup_dagster.cli.exits import CliError
-from cleanup_dagster.cli.output import table
 from cleanup_dagster.cli.session import user
 from cleanup_dagster.cli.undo import selection
 from cleanup_dagster.cli.words import days, iso, when
@@ -47,7 +46,7 @@ def list_policies(session: Session) -> int:
         _show_policies(session, rows)
         lacking = [row.data_type for row in rows if row.data_type not in targets]
         if lacking:
-            session.out.tell(f"\nNo target is configured for: {', '.join(lacking)}")
+            session.out.page.print(f"\nNo target is configured for: {', '.join(lacking)}")
 
     document = [{**policy_document(row), "targets": targets.get(row.data_type, [])} for row in rows]
     return session.finish({"policies": document}, show)
@@ -113,7 +112,7 @@ def _show_policies(session: Session, rows: Sequence[PolicyRow]) -> None:
         ]
         for row in rows
     ]
-    table(session.out.console, ["Data type", ">Kept for", "Enabled", ">Keep last", "What it covers"], shown)
+    session.out.page.table(["Data type", ">Kept for", "Enabled", ">Keep last", "What it covers"], shown)
 
 
 def list_holds(session: Session) -> int:
@@ -153,7 +152,7 @@ def _show_holds(session: Session, rows: Sequence[HoldRow], now_ns: int) -> None:
         until = f"over since {when(hold.until_ns)}" if over else when(hold.until_ns, "for ever")
         said = [hold.reason, *only, f"by {row.placed_by}" if row.placed_by else ""]
         shown.append([str(hold.id), hold.pattern, until, ", ".join(filter(None, said))])
-    table(session.out.console, [">Id", "Held", "Until", "Reason"], shown)
+    session.out.page.table([">Id", "Held", "Until", "Reason"], shown)
 
 
 def add_hold(
@@ -175,7 +174,7 @@ def add_hold(
         number = records.hold(wanted, reason, user(), data_type=data_type, pipeline=pipeline, until_ns=until_ns)
 
     def show() -> None:
-        session.out.tell(f"Hold {number}: {wanted} is kept {_so_long(until_ns)}, whatever the policies say.")
+        session.out.page.print(f"Hold {number}: {wanted} is kept {_so_long(until_ns)}, whatever the policies say.")
 
     return session.finish({"id": number, "pattern": wanted, "until": iso(until_ns)}, show)
 
@@ -205,6 +204,6 @@ def remove_hold(session: Session, number: int) -> int:
         raise CliError(f"there is no hold {number}; `cleanup-operations holds list` shows them")
 
     def show() -> None:
-        session.out.tell(f"Hold {number} is removed; what it kept is judged by its policy again.")
+        session.out.page.print(f"Hold {number} is removed; what it kept is judged by its policy again.")
 
     return session.finish({"id": number}, show)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from contextlib import contextmanager
 from functools import cached_property
@@ -56,6 +57,7 @@ class Session:
         """Open the service. Raises what `open_service` does."""
         from cleanup_dagster.bootstrap import open_service
 
+        gc.enable()  # what was imported is there; from here on it may take a while
         with open_service(self.settings) as service:
             yield service
 
@@ -64,6 +66,7 @@ class Session:
         """Open what records are looked up and changed in. Raises what `open_installation` does."""
         from cleanup_dagster.bootstrap import open_installation
 
+        gc.enable()
         with open_installation(self.settings) as installation:
             yield installation
 

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 from cleanup_dagster.cli import exits
 from cleanup_dagster.cli.asking import confirm, require_terminal
 from cleanup_dagster.cli.exits import CliError
-from cleanup_dagster.cli.output import table
 from cleanup_dagster.cli.words import days, files, iso, minute, short, tally
 
 if TYPE_CHECKING:
@@ -97,21 +96,21 @@ def _restored_document(run_id: str, report: RestoreReport) -> dict[str, object]:
 def _show_restored(session: Session, report: RestoreReport) -> None:
     from cleanup_dagster.retention.guardrails import format_bytes
 
-    console = session.out.console
+    page = session.out.page
     rows = [[state.value, f"{t.files:,}", format_bytes(t.bytes)] for state, t in sorted(report.states.items())]
     if rows:
-        table(console, ["State", ">Files", ">Size"], rows)
+        page.table(["State", ">Files", ">Size"], rows)
     if report.troubled:
-        console.print()
-        table(console, ["Not restored", "Why"], [[one.path, one.detail or one.state.value] for one in report.troubled])
+        page.print()
+        page.table(["Not restored", "Why"], [[one.path, one.detail or one.state.value] for one in report.troubled])
     for problem in report.problems:
-        console.print(problem, style="red")
+        page.print(problem, "red")
     if report.holds:
         ids = ", ".join(map(str, report.holds))
         kept = days(session.settings.backup.restore_hold_days)
-        console.print(f"\nHeld for {kept}, so that the next run does not delete them again (hold {ids}).")
+        page.print(f"\nHeld for {kept}, so that the next run does not delete them again (hold {ids}).")
     if report.request.dry_run and not report.problems:
-        console.print("\nDry run: nothing was written. Leave out --dry-run to restore.")
+        page.print("\nDry run: nothing was written. Leave out --dry-run to restore.")
 
 
 def list_backups(session: Session) -> int:
@@ -154,7 +153,7 @@ def _show_sets(session: Session, sets: Sequence[BackupSet]) -> None:
         ]
         for one in sets
     ]
-    table(session.out.console, ["Run", "Target", ">Files", ">Size", "Made (UTC)", "Kept until (UTC)"], rows)
+    session.out.page.table(["Run", "Target", ">Files", ">Size", "Made (UTC)", "Kept until (UTC)"], rows)
 
 
 def show_backups(session: Session, typed: str, limit: int) -> int:
@@ -218,7 +217,7 @@ def _show_verified(session: Session, found: Verification) -> None:
     from cleanup_dagster.retention.guardrails import format_bytes
 
     for one in found.damaged:
-        session.out.tell(f"damaged: {one.path} of run {short(one.run_id)}: copy {one.backup}: {one.problem}")
+        session.out.page.print(f"damaged: {one.path} of run {short(one.run_id)}: copy {one.backup}: {one.problem}")
     verb = "is" if found.sound.files == 1 else "are"
     session.out.say(f"{files(found.sound.files)} ({format_bytes(found.sound.bytes)}) {verb} what was written.")
     if found.damaged:
@@ -253,7 +252,7 @@ def prune_backups(session: Session, *, yes: bool, dry_run: bool) -> int:
 
 def _show_expired(session: Session, over: Sequence[BackupSet]) -> None:
     rows = [[short(one.run_id), one.target, f"{one.files:,}", minute(one.expires_ns)] for one in over]
-    table(session.out.aside, ["Run", "Target", ">Files", "Was kept until (UTC)"], rows)
+    session.out.aside.table(["Run", "Target", ">Files", "Was kept until (UTC)"], rows)
 
 
 def _show_over(session: Session, over: Sequence[BackupSet]) -> None:

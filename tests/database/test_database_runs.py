@@ -283,6 +283,7 @@ def test_backups_are_pruned_by_their_runs_time_and_once(engine: Engine) -> None:
         rows=5,
         files=5,
         bytes=2**40,
+        host="host-a",
         state_id="state-a",
         run_started_ns=NOW,
         finished_ns=NOW + 2_000,

@@ -53,9 +53,7 @@ class Disk:
 
     def mount(self) -> None:
         """Mount it, which replays its journal."""
-        _check(
-            _libc.mount(self._device.encode(), os.fsencode(self.at), b"ext4", 0, _OPTIONS), f"mounting at {self.at}"
-        )
+        _check(_libc.mount(self._device.encode(), os.fsencode(self.at), b"ext4", 0, _OPTIONS), f"mounting at {self.at}")
 
     def unmount(self) -> None:
         """Unmount it; with nobody left who has it open, the kernel forgets everything it had cached of it."""
@@ -143,7 +141,8 @@ def _disk(stack: ExitStack, at: Path, image: Path, mib: int) -> Disk:
 
 def detach_leftovers(home: Path) -> None:
     """Detach what a program that was killed left attached."""
-    listed = subprocess.run(["losetup", "--list", "--noheadings", "--output", "NAME,BACK-FILE"], capture_output=True, text=True, check=False)  # fmt: skip
+    command = ["losetup", "--list", "--noheadings", "--output", "NAME,BACK-FILE"]
+    listed = subprocess.run(command, capture_output=True, text=True, check=False)
     for line in listed.stdout.splitlines():
         device, _, image = line.partition(" ")
         if image.strip().startswith(f"{home}/"):

@@ -53,86 +53,93 @@ class Cache:
 
 
 def _path(fd: int) -> str:
-    return os.readlink(f"/proc/self/fd/{fd}").removesuffix(" (deleted)")
+    return str(Path(f"/proc/self/fd/{fd}").readlink()).removesuffix(" (deleted)")
+
+
+def _exists(path: Any, directory: int | None) -> bool:
+    try:
+        os.stat(path, dir_fd=directory, follow_symlinks=False)
+    except FileNotFoundError:
+        return False
+    return True
+
+
+class _Watched:
+    """The calls that change something or make it durable, each told to the cache."""
+
+    def __init__(self, cache: Cache) -> None:
+        self._cache = cache
+
+    def open(self, true: Callable[..., int], path: Any, flags: int, *rest: Any, **keywords: Any) -> int:
+        directory = keywords.get("dir_fd")
+        new = bool(flags & os.O_CREAT) and not _exists(path, directory)
+        fd = true(path, flags, *rest, **keywords)
+        if new:
+            self._cache.changed(fd, "the content")
+            self._cache.changed_name(path, directory, "the names")
+        return fd
+
+    def write(self, true: Callable[..., Any], fd: int, *rest: Any) -> Any:
+        result = true(fd, *rest)
+        if stat.S_ISREG(os.fstat(fd).st_mode):
+            self._cache.changed(fd, "the content")
+        return result
+
+    pwrite = ftruncate = write
+
+    def fsync(self, true: Callable[..., Any], fd: int) -> None:
+        true(fd)
+        self._cache.synced(fd)
+
+    fdatasync = fsync
+
+    def mkdir(self, true: Callable[..., Any], path: Any, *rest: Any, **keywords: Any) -> None:
+        true(path, *rest, **keywords)
+        if not str(path).startswith(".staging-"):  # nothing in there has to outlive a power cut
+            self._cache.changed_name(path, keywords.get("dir_fd"), "the names")
+
+    def unlink(self, true: Callable[..., Any], path: Any, *rest: Any, **keywords: Any) -> None:
+        status = os.stat(path, dir_fd=keywords.get("dir_fd"), follow_symlinks=False)
+        true(path, *rest, **keywords)
+        self._cache.gone(status)
+        if not str(path).startswith((".staging-", ".cleanup-q-")):  # that an empty one comes back harms nobody
+            self._cache.changed_name(path, keywords.get("dir_fd"), "the names")
+
+    rmdir = unlink
+
+    def rename(self, true: Callable[..., Any], source: Any, target: Any, **keywords: Any) -> None:
+        true(source, target, **keywords)
+        self._cache.changed_name(source, keywords.get("src_dir_fd"), "the names")
+        self._cache.changed_name(target, keywords.get("dst_dir_fd"), "the names")
+
+    def link(self, true: Callable[..., Any], source: Any, target: Any, **keywords: Any) -> None:
+        true(source, target, **keywords)
+        self._cache.changed_name(target, keywords.get("dst_dir_fd"), "the names")
+
+    def rename_in_c(self, true: Callable[..., int], source: int, old: bytes, target: int, new: bytes, flag: int) -> int:
+        result = true(source, old, target, new, flag)
+        if result == 0:
+            self._cache.changed(source, "the names")
+            self._cache.changed(target, "the names")
+        return result
+
+
+_CALLS = (
+    "open", "write", "pwrite", "ftruncate", "fsync", "fdatasync", "mkdir", "unlink", "rmdir", "rename", "link"
+)  # fmt: skip
 
 
 @contextmanager
 def strict() -> Generator[Cache]:
     """Watch what is durable within the block, as the strictest filesystem would have it."""
     cache = Cache()
-    true_open, true_stat = os.open, os.stat
-
-    def opened(true: Callable[..., int], path: Any, flags: int, *rest: Any, **keywords: Any) -> int:
-        directory = keywords.get("dir_fd")
-        new = bool(flags & os.O_CREAT) and not _exists(path, directory)
-        fd = true(path, flags, *rest, **keywords)
-        if new:
-            cache.changed(fd, "the content")
-            cache.changed_name(path, directory, "the names")
-        return fd
-
-    def written(true: Callable[..., Any], fd: int, *rest: Any) -> Any:
-        result = true(fd, *rest)
-        if stat.S_ISREG(os.fstat(fd).st_mode):
-            cache.changed(fd, "the content")
-        return result
-
-    def synced(true: Callable[..., Any], fd: int) -> None:
-        true(fd)
-        cache.synced(fd)
-
-    def made(true: Callable[..., Any], path: Any, *rest: Any, **keywords: Any) -> None:
-        true(path, *rest, **keywords)
-        if not str(path).startswith(".staging-"):  # nothing in there has to outlive a power cut
-            cache.changed_name(path, keywords.get("dir_fd"), "the names")
-
-    def removed(true: Callable[..., Any], path: Any, *rest: Any, **keywords: Any) -> None:
-        status = true_stat(path, dir_fd=keywords.get("dir_fd"), follow_symlinks=False)
-        true(path, *rest, **keywords)
-        cache.gone(status)
-        if not str(path).startswith((".staging-", ".cleanup-q-")):  # that an empty one comes back harms nobody
-            cache.changed_name(path, keywords.get("dir_fd"), "the names")
-
-    def moved(true: Callable[..., Any], source: Any, target: Any, **keywords: Any) -> None:
-        true(source, target, **keywords)
-        cache.changed_name(source, keywords.get("src_dir_fd"), "the names")
-        cache.changed_name(target, keywords.get("dst_dir_fd"), "the names")
-
-    def linked(true: Callable[..., Any], source: Any, target: Any, **keywords: Any) -> None:
-        true(source, target, **keywords)
-        cache.changed_name(target, keywords.get("dst_dir_fd"), "the names")
-
-    def moved_in_c(true: Callable[..., int], source: int, old: bytes, target: int, new: bytes, flag: int) -> int:
-        result = true(source, old, target, new, flag)
-        if result == 0:
-            cache.changed(source, "the names")
-            cache.changed(target, "the names")
-        return result
-
-    def _exists(path: Any, directory: int | None) -> bool:
-        try:
-            true_stat(path, dir_fd=directory, follow_symlinks=False)
-        except FileNotFoundError:
-            return False
-        return True
-
-    watched: dict[str, Callable[..., Any]] = {
-        "open": opened,
-        "write": written,
-        "pwrite": written,
-        "ftruncate": written,
-        "fsync": synced,
-        "fdatasync": synced,
-        "mkdir": made,
-        "unlink": removed,
-        "rmdir": removed,
-        "rename": moved,
-        "link": linked,
-    }
+    watched = _Watched(cache)
     with ExitStack() as undo:
-        for name, watcher in watched.items():
-            undo.callback(setattr, os, name, getattr(os, name))
-            setattr(os, name, functools.partial(watcher, true_open if name == "open" else getattr(os, name)))
-        undo.callback(setattr, syscalls, "_rename", getattr(syscalls, "_rename"))  # noqa: B009  private elsewhere
-        setattr(syscalls, "_rename", functools.partial(moved_in_c, getattr(syscalls, "_rename")))  # noqa: B009, B010
+        for holder, name, watcher in [
+            *((os, name, getattr(watched, name)) for name in _CALLS),
+            (syscalls, "_rename", watched.rename_in_c),
+        ]:
+            true = getattr(holder, name)
+            undo.callback(setattr, holder, name, true)
+            setattr(holder, name, functools.partial(watcher, true))
         yield cache

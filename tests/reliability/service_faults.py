@@ -23,6 +23,7 @@ import uuid
 from collections.abc import Callable, Generator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import TypeVar
 
 from deletion_faults import Fault, hooking, struck
 from disks import Disks, disks, in_memory
@@ -33,7 +34,6 @@ from zstandard import ZstdDecompressor, ZstdError
 
 from cleanup_dagster.backups.files import FileBackups
 from cleanup_dagster.backups.packed import ArchiveBackups
-from cleanup_dagster.backups.files import FileBackups
 from cleanup_dagster.collectors import deletion
 from cleanup_dagster.database.engine import open_engine
 from cleanup_dagster.database.schema import upgrade
@@ -204,7 +204,6 @@ class Trial:
         files = _contents(self.home / "logs")
         yield from (f"{p} is not restored" for p in deleted if files.get(p) not in self.expected(p, synced=synced))
 
-
     def copies(self) -> set[str]:
         """Return the contents of all copies, plain or packed."""
         found = set(_contents(self.home / "backups", ".backup").values())
@@ -229,7 +228,8 @@ def _members(archive: Path) -> Generator[str]:
 
 
 def _contents(top: Path, suffix: str = "") -> dict[str, str]:
-    return {str(p.relative_to(top)): p.read_text(errors="replace") for p in sorted(top.rglob(f"*{suffix}")) if p.is_file()}
+    paths = [path for path in sorted(top.rglob(f"*{suffix}")) if path.is_file()]
+    return {str(path.relative_to(top)): path.read_text(errors="replace") for path in paths}
 
 
 def in_child(act: Callable[[], object]) -> tuple[bool, str]:
@@ -281,6 +281,9 @@ def calls_of(trial: Trial, act: Callable[[Fault], list[str]]) -> list[str]:
     return made
 
 
+Point = TypeVar("Point")
+
+
 class Sample:
     """Which points are struck: all, or as many as wanted, the same ones every time."""
 
@@ -288,10 +291,10 @@ class Sample:
         self._limit = limit
         self._chance = random.Random(seed)  # noqa: S311 - not for secrets
 
-    def of(self, points: list[Fault]) -> list[Fault]:
+    def of(self, points: list[Point]) -> list[Point]:
         if not self._limit or self._limit >= len(points):
             return points
-        return sorted(self._chance.sample(points, self._limit))
+        return [points[index] for index in sorted(self._chance.sample(range(len(points)), self._limit))]
 
 
 Strikes = Generator[tuple[int, list[str]]]
@@ -406,7 +409,12 @@ def strike(trial: Trial, sample: Sample, variant: str) -> Strikes:
         yield len(points), [f"{what}: {problem}" for problem in problems + checked(trial)]
 
 
-KINDS = {**{f"power-{name}": cut_power for name in WRITTEN_BACK}, "power-again": cut_power_again, "kill": strike, "error": strike}
+KINDS = {
+    **{f"power-{name}": cut_power for name in WRITTEN_BACK},
+    "power-again": cut_power_again,
+    "kill": strike,
+    "error": strike,
+}
 
 
 def main() -> None:
@@ -428,7 +436,8 @@ def main() -> None:
     trial = Trial(home, arguments.format)
     strikes = KINDS[arguments.kind](trial, Sample(arguments.sample), arguments.kind.removeprefix("power-"))
     with contextlib.closing(strikes):
-        for points, found in strikes:
+        for number, found in strikes:
+            points = number
             struck_points += 1
             problems += found
             if problems and arguments.until_broken:

@@ -30,7 +30,7 @@ def ready(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Platform:
     for kind in (FileBackups, ArchiveBackups):
         monkeypatch.setattr(kind, "batch_files", 2)
     platform.run()
-    for path in ("a.log", "d/b.log", "d/c.log", "d/e/f.log", "g.log"):
+    for path in ("a.log", "d/b.log", "d/c.log", "d/e/f.log", "g.log", "h/i/j.log"):
         platform.log(path, 40)
     return platform
 
@@ -106,7 +106,7 @@ def test_a_copys_bytes_are_durable_before_it_gets_its_name(ready: Platform, monk
     monkeypatch.setattr(os, "fsync", syncing)
     monkeypatch.setattr(FileBackups, "publish", publishing)
     live_run(ready)
-    assert seen == ["durable"] * 5
+    assert seen == ["durable"] * 6
 
 
 def test_what_was_moved_and_removed_is_durable_before_it_is_written_down(
@@ -128,7 +128,7 @@ def test_what_was_moved_and_removed_is_durable_before_it_is_written_down(
     monkeypatch.setattr(ManifestWriter, "write", writing)
     monkeypatch.setattr(Quarantine, "take", change_first)
     live_run(ready)
-    assert sorted(seen) == [State.DELETED.value] * 4 + [State.DRIFTED.value]
+    assert sorted(seen) == [State.DELETED.value] * 5 + [State.DRIFTED.value]
 
 
 def test_the_quarantine_has_its_name_before_anything_is_moved_into_it(
@@ -160,4 +160,4 @@ def test_what_is_restored_is_durable_before_it_is_said(ready: Platform) -> None:
             report = service.restore(RestoreRequest("a-restore", "live-run", "bob", dry_run=False))
             assert not report.problems
             assert cache.below(ready.logs) == []
-    assert len(list(ready.logs.rglob("*.log"))) == 5
+    assert len(list(ready.logs.rglob("*.log"))) == 6

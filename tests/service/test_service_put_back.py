@@ -202,3 +202,14 @@ def test_manifests_stay_as_long_as_backups_need_them(platform: Platform) -> None
     platform.clock.advance(days=8)
     platform.run()
     assert copies(platform) == []
+
+
+def test_the_same_name_and_bytes_in_another_target_are_no_put_back(platform: Platform) -> None:
+    other = platform.home / "other"
+    platform.config["targets"].append({"name": "other", "kind": "files", "data_type": "temp_files", "root": str(other)})
+    platform.log("a.log", 31, "bytes")
+    platform.file(other / "b.log", 31, "b")
+    platform.run()
+    path = platform.file(other / "a.log", 31, "bytes")
+    platform.run()
+    assert not path.exists()
