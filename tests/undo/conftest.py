@@ -1,0 +1,31 @@
+"""A platform to clean and to undo on, with plain copies (`platform`) or in each format of backups (`each_format`)."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+from service_helpers import Platform
+
+
+@pytest.fixture(scope="session")
+def fresh_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An embedded database as it is on first use. Copying it takes a fiftieth of the time of making it."""
+    made = Platform(tmp_path_factory.mktemp("fresh"))
+    with made.service():
+        pass
+    return made.state / "cleanup.db"
+
+
+@pytest.fixture
+def platform(tmp_path: Path, fresh_database: Path) -> Platform:
+    made = Platform(tmp_path)
+    made.state.mkdir(mode=0o700)
+    shutil.copy2(fresh_database, made.state)
+    return made
+
+
+@pytest.fixture(params=["files", "archive"])
+def each_format(platform: Platform, request: pytest.FixtureRequest) -> Platform:
+    for target in platform.config["targets"]:
+        target["format"] = request.param
+    return platform

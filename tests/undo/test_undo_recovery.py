@@ -1,0 +1,457 @@
+"""Runs that died, settled from the manifests, from the database or from both; and those that are not ours."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+from service_helpers import Platform, files, left_behind, request, scan_all
+from undo_helpers import clean, copies, counts, flip, killed, undo
+
+from cleanup_dagster.collectors import deletion
+from cleanup_dagster.database import run_targets
+from cleanup_dagster.filesystem.quarantine import Quarantine
+from cleanup_dagster.filesystem.tree import Directories
+from cleanup_dagster.handles import CheckedPlan
+from cleanup_dagster.installation import RunRefusedError
+from cleanup_dagster.retention.models import RestoreState
+
+FILES = 150  # more than one batch of plain copies
+GONE = 140
+
+
+@pytest.fixture
+def outside(platform: Platform, tmp_path_factory: pytest.TempPathFactory) -> Platform:
+    """A platform whose database does not lie in the state directory, so that either can be lost."""
+    from sqlalchemy import URL
+
+    from cleanup_dagster.database.engine import open_engine
+    from cleanup_dagster.database.schema import upgrade
+
+    platform.database = URL.create("sqlite", database=str(tmp_path_factory.mktemp("database") / "outside.db"))
+    engine = open_engine(platform.database)
+    upgrade(engine)
+    engine.dispose()
+    return platform
+
+
+def garbage(platform: Platform, number: int = FILES) -> dict[str, str]:
+    return {str(platform.log(f"{n % 5}/{n}.log", 31, f"content {n}")): f"content {n}" for n in range(number)}
+
+
+def dies(
+    platform: Platform, at: object = Quarantine, name: str = "remove", call: int = GONE, run_id: str = "died"
+) -> None:
+    """Let a live run die just before a call: before the file number GONE is unlinked, unless told otherwise."""
+    platform.configure()
+    killed(at, name, call, lambda: platform.run(run_id=run_id))
+
+
+def recovers(platform: Platform, expected: int = 1) -> list[str]:
+    """Begin a run, which settles what died, and take nothing else."""
+    with platform.service() as service:
+        run = service.begin(request())
+        service.audit(CheckedPlan(run, ()), ())
+    recovered = run.recovered
+    assert len(recovered) == expected, recovered
+    return list(recovered)
+
+
+def safe(platform: Platform, before: dict[str, str]) -> set[str]:
+    """Check that every file is in place or has its copy, and return which are gone."""
+    kept = {copy.read_text() for copy in platform.backups.rglob("*.backup")}
+    quarantined = {path.read_text() for path in platform.logs.glob(".cleanup-q-*/*")}
+    gone = {path for path in before if not Path(path).exists()}
+    assert {before[path] for path in gone} <= kept | quarantined
+    assert all(Path(path).read_text() == before[path] for path in before if path not in gone)
+    return gone
+
+
+def audited(platform: Platform, run_id: str = "died") -> list[tuple[object, ...]]:
+    return platform.ask(
+        f"SELECT outcome, records_deleted FROM cleanup_audit WHERE run_id = '{run_id}' AND data_type = 'system_logs'"  # noqa: S608
+    )
+
+
+def fresh_database(platform: Platform) -> None:
+    """Replace the embedded database by none."""
+    for path in platform.state.glob("cleanup.db*"):
+        path.unlink()
+
+
+def as_after_the_loss(platform: Platform) -> None:
+    """Do what the refusal tells the operator to do."""
+    with pytest.raises(RunRefusedError, match=r"when it was replaced on purpose, remove .*/installation_id") as refusal:
+        platform.run()
+    named = str(refusal.value).rsplit("remove ", 1)[1]
+    assert named == str(platform.state / "installation_id")
+    Path(named).unlink()
+
+
+def everything_is_as_it_should_be(platform: Platform, before: dict[str, str], gone: set[str]) -> None:
+    """The run is in the audit, its files can be restored, and nothing is left lying about."""
+    assert audited(platform) == [("recovered", len(gone))]
+    assert platform.ask("SELECT status FROM cleanup_runs WHERE run_id = 'died'") == [("interrupted",)]
+    assert left_behind(platform.home) == []
+    with platform.service() as service:
+        assert service.verify_backups(of_run="died").damaged == ()
+    report = undo(platform, "died")
+    assert counts(report).get(RestoreState.RESTORED) == len(gone), report
+    assert report.problems == ()
+    assert {path: Path(path).read_text() for path in before} == before
+
+
+# From both, from the manifests, from the database
+
+
+def test_from_both(platform: Platform) -> None:
+    before = garbage(platform)
+    dies(platform)
+    recovers(platform)
+    gone = safe(platform, before)
+    assert len(gone) == GONE  # all but one, and that one in quarantine, equal to its backup
+    everything_is_as_it_should_be(platform, before, gone)
+
+
+def test_from_the_manifests_alone_when_the_database_was_replaced(platform: Platform) -> None:
+    before = garbage(platform)
+    dies(platform)
+    fresh_database(platform)
+    as_after_the_loss(platform)
+    (sentence,) = recovers(platform)
+    assert f"run died had been interrupted; it is settled, with {GONE} files deleted" in sentence
+    everything_is_as_it_should_be(platform, before, safe(platform, before))
+
+
+def test_from_the_database_alone_when_the_state_directory_was_lost(outside: Platform) -> None:
+    before = garbage(outside)
+    dies(outside)
+    shutil.rmtree(outside.state)
+    recovers(outside)
+    everything_is_as_it_should_be(outside, before, safe(outside, before))
+
+
+def test_backups_of_a_lost_state_directory_are_listed_restored_and_pruned(outside: Platform) -> None:
+    before = garbage(outside, 3)
+    run_id = clean(outside)
+    shutil.rmtree(outside.state)
+    with outside.service() as service:
+        assert [backups.run_id for backups in service.backups()] == [run_id]
+    assert counts(undo(outside, run_id)) == {RestoreState.RESTORED: 3}
+    assert all(Path(path).exists() for path in before)
+    outside.clock.advance(days=8)
+    outside.sql("DELETE FROM cleanup_holds")
+    with outside.service() as service:
+        assert service.prune_backups().copies.files == 3
+    assert copies(outside) == []
+
+
+def test_a_run_that_ended_before_its_database_was_lost_can_be_taken_up_again(platform: Platform) -> None:
+    before = garbage(platform, 3)
+    clean(platform, run_id="died")
+    fresh_database(platform)
+    as_after_the_loss(platform)
+    recovers(platform, expected=0)
+    (platform.state / "manifests" / "died" / "ended").unlink()
+    recovers(platform)
+    everything_is_as_it_should_be(platform, before, set(before))
+
+
+# A database that went back in time
+
+
+@pytest.mark.parametrize("call", [1, 135])
+def test_an_older_copy_of_the_database_that_knows_no_intent_costs_no_backup(platform: Platform, call: int) -> None:
+    before = garbage(platform)
+    database = platform.state / "cleanup.db"
+
+    def run() -> None:
+        with platform.service() as service:
+            checked = scan_all(service, service.begin(request(run_id="died")))
+            service._installation.database.dispose()  # pyright: ignore[reportPrivateUsage]
+            shutil.copy(database, platform.home / "older.db")
+            for plan in checked.plans:
+                service.delete(service.back_up(plan))
+
+    killed(Quarantine, "remove", call, run)
+    for path in platform.state.glob("cleanup.db*"):
+        path.unlink()
+    shutil.copy(platform.home / "older.db", database)
+    database.chmod(0o600)
+    assert platform.ask("SELECT intent_at FROM cleanup_run_targets WHERE target = 'logs'") == [(None,)]
+    recovers(platform)
+    gone = safe(platform, before)
+    assert len(gone) == call
+    everything_is_as_it_should_be(platform, before, gone)
+
+
+def test_without_an_intent_the_copies_go_and_the_files_stay(platform: Platform) -> None:
+    before = garbage(platform)
+    dies(platform, run_targets, "commit_intent", 1)
+    assert len(copies(platform)) == FILES
+    recovers(platform)
+    assert safe(platform, before) == set()
+    assert copies(platform) == []
+    assert not list(platform.backups.rglob("*.receipts.*"))
+
+
+def test_a_database_lost_before_the_intent_costs_no_file(platform: Platform) -> None:
+    before = garbage(platform)
+    dies(platform, run_targets, "commit_intent", 1)
+    fresh_database(platform)
+    as_after_the_loss(platform)
+    recovers(platform)
+    assert safe(platform, before) == set()
+    assert left_behind(platform.home) == []
+
+
+@pytest.mark.parametrize("content", [b"", b"torn", None])
+def test_receipts_cut_off_before_any_intent_block_nothing_when_the_database_is_lost(
+    platform: Platform, content: bytes | None
+) -> None:
+    before = garbage(platform)
+    dies(platform, deletion, "_commit_batch", 2)
+    (receipts,) = platform.state.rglob("*.receipts.*")
+    receipts.write_bytes(receipts.read_bytes()[:-3] if content is None else content)
+    fresh_database(platform)
+    as_after_the_loss(platform)
+    recovers(platform)
+    assert safe(platform, before) == set()
+    clean(platform)
+    assert safe(platform, before) == set(before)
+
+
+# Receipts that are lost
+
+
+def test_damaged_receipts_are_replaced_by_their_replica(platform: Platform) -> None:
+    before = garbage(platform)
+    dies(platform)
+    flip(platform.state / "manifests/died/logs.receipts.jsonl.zst", 60)
+    recovers(platform)
+    gone = safe(platform, before)
+    assert len(gone) == GONE
+    assert audited(platform) == [("recovered", GONE)]
+
+
+def test_damaged_receipts_are_replaced_by_their_replica_without_a_database_too(platform: Platform) -> None:
+    before = garbage(platform)
+    dies(platform)
+    flip(platform.state / "manifests/died/logs.receipts.jsonl.zst", 60)
+    fresh_database(platform)
+    as_after_the_loss(platform)
+    recovers(platform)
+    everything_is_as_it_should_be(platform, before, safe(platform, before))
+
+
+@pytest.mark.parametrize("database_too", [False, True])
+def test_receipts_lost_for_good_are_said_with_where_the_files_are_and_block_nothing(
+    platform: Platform, *, database_too: bool
+) -> None:
+    before = garbage(platform)
+    dies(platform)
+    for path in [*platform.state.rglob("*.receipts.*"), *platform.backups.rglob("*.receipts.*")]:
+        path.write_bytes(b"gone")
+    if database_too:
+        fresh_database(platform)
+        as_after_the_loss(platform)
+    (sentence,) = recovers(platform)
+    quarantine = next(platform.logs.glob(".cleanup-q-*"))
+    assert "the receipts of logs are lost, so which of its files went cannot be told" in sentence
+    assert f"their copies stay in {platform.backups}" in sentence
+    assert f"whole files of it are left in {quarantine}, move them back by hand" in sentence
+    gone = safe(platform, before)
+    assert len(gone) == GONE
+    platform.log("another.log", 31)
+    platform.operation("old", 91)
+    platform.clock.advance(days=1)
+    clean(platform)  # also where put-back files are looked for among the backups
+    platform.clock.advance(days=9)
+    clean(platform)  # and where backups are pruned
+    assert not (platform.logs / "another.log").exists()
+    kept = {copy.read_text() for copy in platform.backups.rglob("*.backup")}
+    assert {before[path] for path in gone} <= kept | {path.read_text() for path in quarantine.iterdir()}
+
+
+# Roots that cannot be judged
+
+
+def test_a_root_on_another_filesystem_is_not_judged(platform: Platform, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = garbage(platform)
+    dies(platform)
+    true = Directories.__init__
+
+    def elsewhere(self: Directories, root_fd: int, limit: int = 32) -> None:
+        true(self, root_fd, limit)
+        self.device += 1
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Directories, "__init__", elsewhere)
+        with pytest.raises(
+            RunRefusedError, match=r"run died was interrupted and cannot be settled: .*/logs is on another filesystem"
+        ):
+            recovers(platform)
+    assert platform.ask("SELECT status FROM cleanup_runs WHERE run_id = 'died'") == [("running",)]
+    recovers(platform)
+    everything_is_as_it_should_be(platform, before, safe(platform, before))
+
+
+@pytest.mark.needs_root
+def test_a_root_that_is_not_mounted_is_not_judged(platform: Platform) -> None:
+    """What lies below the mount point is an empty directory of another filesystem: nothing in it was deleted."""
+    import ctypes
+
+    libc = ctypes.CDLL(None, use_errno=True)
+    logs = str(platform.logs).encode()
+    assert libc.mount(b"tmpfs", logs, b"tmpfs", 0, None) == 0
+    try:
+        before = garbage(platform)
+        dies(platform)
+        aside = platform.home / "aside"
+        aside.mkdir()
+        assert libc.mount(logs, str(aside).encode(), None, 8192, None) == 0  # MS_MOVE
+        with pytest.raises(RunRefusedError, match="is on another filesystem than it was; mount the one"):
+            recovers(platform)
+        assert len(copies(platform)) == FILES
+        assert libc.mount(str(aside).encode(), logs, None, 8192, None) == 0
+        recovers(platform)
+        assert len(safe(platform, before)) == GONE
+        assert audited(platform) == [("recovered", GONE)]
+    finally:
+        for place in (platform.logs, platform.home / "aside"):
+            libc.umount2(str(place).encode(), 2)
+
+
+def test_a_root_that_is_gone_ends_the_run_with_what_was_written_and_keeps_the_copies(platform: Platform) -> None:
+    before = garbage(platform)
+    dies(platform)
+    with platform.service() as service:
+        platform.logs.rename(platform.home / "gone")
+        (sentence,) = service.begin(request()).recovered
+    assert f"{platform.logs} is gone with what was left in it" in sentence
+    assert {copy.read_text() for copy in copies(platform)} == set(before.values())
+    ((outcome, deleted),) = audited(platform)
+    assert outcome == "recovered"
+    assert isinstance(deleted, int)
+    assert 0 < deleted < GONE
+
+
+# Whose run it is
+
+
+@pytest.mark.parametrize("host", ["elsewhere", None])
+def test_a_run_of_another_host_is_never_judged(outside: Platform, host: str | None) -> None:
+    """Also not one whose host happens to have our name, when the replica of its receipts is not here."""
+    before = garbage(outside)
+    dies(outside)
+    outside.sql("UPDATE cleanup_runs SET state_id = 'theirs'")
+    shutil.rmtree(outside.state)  # so its manifests are not here
+    if host is not None:
+        outside.sql(f"UPDATE cleanup_runs SET host = '{host}'")  # noqa: S608
+    else:
+        for replica in outside.backups.rglob("*.receipts.*"):
+            replica.unlink()
+    recovers(outside, expected=0)
+    assert len(safe(outside, before)) == GONE
+    assert len(list(outside.logs.glob(".cleanup-q-*/*"))) == 1
+    assert len(copies(outside)) == FILES
+    assert outside.ask("SELECT status FROM cleanup_runs WHERE run_id = 'died'") == [("running",)]
+    assert audited(outside) == []
+
+
+def test_a_state_directory_that_moved_to_a_host_of_another_name_is_enough(platform: Platform) -> None:
+    before = garbage(platform)
+    dies(platform)
+    platform.sql("UPDATE cleanup_runs SET host = 'before-the-new-container'")
+    recovers(platform)
+    everything_is_as_it_should_be(platform, before, safe(platform, before))
+
+
+# Again, and in between
+
+
+def test_twice_is_as_once(platform: Platform) -> None:
+    before = garbage(platform)
+    dies(platform)
+    recovers(platform)
+    first = platform.ask("SELECT * FROM cleanup_audit")
+    recovers(platform, expected=0)
+    (platform.state / "manifests/died/ended").unlink()
+    recovers(platform, expected=0)  # the database knows that it ended
+    assert platform.ask("SELECT * FROM cleanup_audit") == first
+    assert len(safe(platform, before)) == GONE
+
+
+@pytest.mark.parametrize(
+    ("at", "name", "call"),
+    [
+        (Quarantine, "remove", 1),
+        (deletion, "_recover_one", 10),
+        (Quarantine, "sync", 1),
+        (run_targets, "finish_target", 1),
+        (run_targets, "finish_target", 2),
+    ],
+)
+@pytest.mark.parametrize("lost", ["nothing", "database"])
+def test_recovery_that_dies_is_finished_by_the_next(
+    platform: Platform, at: object, name: str, call: int, lost: str
+) -> None:
+    before = garbage(platform)
+    platform.operation("old", 91)
+    dies(platform)
+    if lost == "database":
+        fresh_database(platform)
+        as_after_the_loss(platform)
+        if (name, call) == ("finish_target", 2):
+            call = 1
+    killed(at, name, call, lambda: recovers(platform))
+    recovers(platform)
+    gone = safe(platform, before)
+    assert len(gone) == GONE - 1  # the first was the operation
+    assert audited(platform) == [("recovered", GONE - 1)]
+    assert left_behind(platform.home) == []
+
+
+def test_a_hold_placed_meanwhile_puts_back_what_was_in_quarantine(platform: Platform) -> None:
+    before = garbage(platform)
+    dies(platform)
+    (slot,) = platform.logs.glob(".cleanup-q-*/*")
+    content = slot.read_text()
+    platform.hold("**")
+    recovers(platform)
+    gone = safe(platform, before)
+    assert len(gone) == GONE - 1
+    (held,) = [path for path, text in before.items() if text == content]
+    assert Path(held).read_text() == content
+    assert left_behind(platform.home) == []
+    assert platform.ask(
+        "SELECT records_deleted, records_skipped FROM cleanup_audit WHERE run_id = 'died' AND data_type = 'system_logs'"
+    ) == [(GONE - 1, 1)]
+
+
+@pytest.mark.parametrize("change", ["quarantined", "name_taken"])
+def test_what_is_not_what_was_backed_up_is_never_removed(platform: Platform, change: str) -> None:
+    before = garbage(platform)
+    dies(platform)
+    (slot,) = platform.logs.glob(".cleanup-q-*/*")
+    (path,) = [Path(path) for path, text in before.items() if text == slot.read_text()]
+    if change == "quarantined":
+        slot.write_text("written to by who had it open")
+    else:
+        slot.write_text("written to by who had it open")
+        path.write_text("newer")
+    recovers(platform)
+    contents = {p.read_text() for p in platform.logs.rglob("*") if p.is_file()}
+    assert "written to by who had it open" in contents
+    if change == "name_taken":
+        assert path.read_text() == "newer"
+
+
+def test_a_killed_run_can_be_undone_at_once_because_undo_settles_it_first(platform: Platform) -> None:
+    before = garbage(platform)
+    dies(platform)
+    with pytest.raises(RunRefusedError, match="has not ended; restore it when it has"):
+        undo(platform, "died", dry=True)
+    report = undo(platform, "died")
+    assert counts(report)[RestoreState.RESTORED] == GONE
+    assert {path: Path(path).read_text() for path in before} == before
+    assert files(platform.logs) == {str(Path(path).relative_to(platform.logs)) for path in before}
