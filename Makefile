@@ -14,7 +14,7 @@ unexport CLEANUP_SYSTEM_LOGS_DIR CLEANUP_TEMP_FILES_DIR DBT_PROJECT_DIR DBT_LOG_
 # Dagster reads ./dagster.yaml when DAGSTER_HOME is unset; each target gets an empty home of its own instead.
 WITH_HOME = home=$$(mktemp -d) && trap 'rm -rf "$$home"' EXIT && trap 'exit 130' INT TERM && DAGSTER_HOME="$$home"
 
-.PHONY: help demo test lint types check lock clean
+.PHONY: help demo test prove lint types check lock clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -25,6 +25,9 @@ demo: $(READY)  ## clean a scratch platform in Dagster, dry and then live (ARGS=
 
 test: $(READY)  ## run the tests (ARGS="-k quarantine" for some of them)
 	@$(WITH_HOME) $(BIN)/python -m pytest $(ARGS)
+
+prove: $(READY)  ## strike and attack it at every point, and print the numbers (minutes; as root for all of it)
+	@$(WITH_HOME) $(BIN)/python -m tests.reliability.prove
 
 lint: $(READY)  ## ruff, its formatter, and the arrows between the rooms
 	$(BIN)/ruff check .

@@ -15,7 +15,13 @@ from cleanup_dagster.settings import Settings, load_settings
 
 _TOP = Path(__file__).parent.parent
 _DOCS = _TOP / "docs"
-_PAGES = [_TOP / "README.md", _TOP / "CONTRIBUTING.md", _TOP / "CHANGELOG.md", *sorted(_DOCS.glob("*.md"))]
+_PAGES = [
+    _TOP / "README.md",
+    _TOP / "RELIABILITY.md",
+    _TOP / "CONTRIBUTING.md",
+    _TOP / "CHANGELOG.md",
+    *sorted(_DOCS.glob("*.md")),
+]
 
 
 def _blocks(page: Path, language: str) -> list[str]:

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -15,13 +16,16 @@ _MEMORY = "/dev/shm"  # noqa: S108
 
 
 @pytest.mark.parametrize(
-    ("kind", "at_least"),
-    [("kill", 200), ("error", 800), ("recovery", 300)],
+    ("kind", "at_least", "what"),
+    [("kill", 200, "kills"), ("error", 800, "errors"), ("recovery", 300, "kills and errors in recovery")],
     ids=["killed at every call", "every call fails in five ways", "struck again while recovering"],
 )
-def test_nothing_is_lost_whatever_breaks(kind: str, at_least: int) -> None:
+def test_nothing_is_lost_whatever_breaks(
+    kind: str, at_least: int, what: str, record_property: Callable[[str, object], None]
+) -> None:
     with tempfile.TemporaryDirectory(dir=_MEMORY if os.access(_MEMORY, os.W_OK) else None) as directory:
         command = [sys.executable, str(PROGRAM), directory, kind]
         result = json.loads(subprocess.run(command, stdout=subprocess.PIPE, check=True).stdout)
+    record_property(what, result["points"])
     assert result["problems"] == []
     assert result["points"] >= at_least

@@ -196,8 +196,9 @@ def test_replaced_files_are_lost_by_a_careless_cleaner(place: Path) -> None:
     assert lost_tokens(place, int(said[0]))
 
 
-def test_replaced_files_are_never_lost(place: Path) -> None:
+def test_replaced_files_are_never_lost(place: Path, record_property: Callable[[str, object], None]) -> None:
     with attacked(place, REPLACE) as said:
         deleted = clean(place, SECONDS)
+    record_property("attacks", int(said[0]))
     assert deleted.files > 0
     assert lost_tokens(place, int(said[0])) == set()

@@ -13,6 +13,7 @@ import subprocess
 from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import TextIO
 
 _SHUTDOWN = 0x8004587D  # EXT4_IOC_SHUTDOWN
 _NO_LOG_FLUSH = struct.pack("I", 2)
@@ -21,6 +22,7 @@ _PRIVATE = 1 << 18 | 1 << 14  # MS_PRIVATE | MS_REC
 #: No commit of the journal on its own, and none of ext4's precautions for programs that do not fsync.
 _OPTIONS = b"commit=600,noauto_da_alloc"
 _MIB = 1 << 20
+_NOTED = "attached"
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -109,25 +111,29 @@ class Disks:
         return cut
 
 
-def in_memory(directory: Path) -> None:
+def in_memory(directory: Path) -> TextIO:
     """Lay memory over a directory, for this process alone: its mounts go with it, however it ends.
 
-    /dev/shm will not do, because no target may lie below /dev.
+    /dev/shm will not do, because no target may lie below /dev. Returns a file below the memory, where whoever started
+    this process finds the devices that it could not detach any more.
     """
+    noted = (directory / _NOTED).open("w")
     _check(_libc.unshare(_NEW_NAMESPACE), "unshare")
     _check(_libc.mount(None, b"/", None, _PRIVATE, None), "making mounts private")
     _check(_libc.mount(b"none", os.fsencode(directory), b"tmpfs", 0, b"mode=755"), f"mounting at {directory}")
+    return noted
 
 
 @contextmanager
-def disks(home: Path, names: Iterable[str], mib: int = 6) -> Generator[Disks]:
-    """Make empty disks to be mounted at these names below `home`. Call `in_memory` before."""
+def disks(home: Path, names: Iterable[str], noted: TextIO, mib: int = 6) -> Generator[Disks]:
+    """Make empty disks to be mounted at these names below `home`, noting their devices until they are detached."""
     with ExitStack() as stack:
-        made = [_disk(stack, home / name, home / f"{name}.image", mib) for name in names]
+        stack.callback(noted.truncate, 0)
+        made = [_disk(stack, home / name, home / f"{name}.image", noted, mib) for name in names]
         yield Disks(made)
 
 
-def _disk(stack: ExitStack, at: Path, image: Path, mib: int) -> Disk:
+def _disk(stack: ExitStack, at: Path, image: Path, noted: TextIO, mib: int) -> Disk:
     at.mkdir()
     with image.open("wb") as file:
         file.truncate(mib * _MIB)
@@ -135,15 +141,14 @@ def _disk(stack: ExitStack, at: Path, image: Path, mib: int) -> Disk:
     subprocess.run(make, check=True, capture_output=True)
     attach = ["losetup", "--find", "--show", str(image)]
     device = subprocess.run(attach, check=True, capture_output=True, text=True).stdout.strip()
+    noted.write(f"{device}\n")
+    noted.flush()
     stack.callback(subprocess.run, ["losetup", "--detach", device], check=True)
     return Disk(at, image, device)
 
 
-def detach_leftovers(home: Path) -> None:
-    """Detach what a program that was killed left attached."""
-    command = ["losetup", "--list", "--noheadings", "--output", "NAME,BACK-FILE"]
-    listed = subprocess.run(command, capture_output=True, text=True, check=False)
-    for line in listed.stdout.splitlines():
-        device, _, image = line.partition(" ")
-        if image.strip().startswith(f"{home}/"):
-            subprocess.run(["losetup", "--detach", device], check=False)
+def detach_leftovers(directory: Path) -> None:
+    """Detach what a program left attached that was killed in this directory."""
+    noted = directory / _NOTED
+    for device in noted.read_text().split() if noted.exists() else ():
+        subprocess.run(["losetup", "--detach", device], check=False)

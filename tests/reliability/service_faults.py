@@ -23,7 +23,7 @@ import uuid
 from collections.abc import Callable, Generator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import TypeVar
+from typing import TextIO, TypeVar
 
 from deletion_faults import Fault, hooking, struck
 from disks import Disks, disks, in_memory
@@ -81,8 +81,9 @@ def striking(fault: Fault) -> Generator[list[str]]:
 class Trial:
     """One platform with a few files in several batches, set up once and struck many times."""
 
-    def __init__(self, home: Path, kind: str) -> None:
+    def __init__(self, home: Path, kind: str, noted: TextIO) -> None:
         self.home = home
+        self.noted = noted
         self._url = URL.create("sqlite", database=str(home / "database/cleanup.db"))
         self._appended = home / "appended"
         target = {
@@ -119,7 +120,7 @@ class Trial:
 
     def run(self, fault: Fault) -> list[str]:
         """Do a live run, struck in what changes anything; return the calls made. Raises what an op would fail with."""
-        deletion.BATCH = FileBackups.batch_files = 2
+        small_batches()
         take = Quarantine.take
 
         def change_first(self_: Quarantine, directory: int, name: str, slot: str) -> None:
@@ -144,7 +145,7 @@ class Trial:
 
     def next_run(self, fault: Fault) -> list[str]:
         """Do the next live run, which recovers and is then refused anything of its own, more than a file."""
-        deletion.BATCH = FileBackups.batch_files = 2
+        small_batches()
         platform = self.platform
         platform.config["limits"]["max_files"] = 1
         with striking(fault) as made:
@@ -302,7 +303,7 @@ Strikes = Generator[tuple[int, list[str]]]
 
 def cut_power(trial: Trial, sample: Sample, variant: str) -> Strikes:
     """Cut the power before every call and every commit, and after the last."""
-    with disks(trial.home, NAMES) as power:
+    with disks(trial.home, NAMES, trial.noted) as power:
         made = powered(trial, power)
         points = [*(Fault(number) for number in range(1, len(made) + 1)), Fault(len(made), after=True)]
         for fault in sample.of(points):
@@ -317,7 +318,7 @@ def cut_power(trial: Trial, sample: Sample, variant: str) -> Strikes:
 
 def cut_power_again(trial: Trial, sample: Sample, _: str) -> Strikes:
     """Cut the power in mid-deletion, and again in the recovery."""
-    with disks(trial.home, NAMES) as power:
+    with disks(trial.home, NAMES, trial.noted) as power:
         made = powered(trial, power)
         moves = [number for number, name in enumerate(made, 1) if name == "rename"]
         removals = [number for number, name in enumerate(made, 1) if name == "unlink"]
@@ -428,12 +429,11 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.without_fsync:
         os.fsync = os.fdatasync = lambda fd: None  # noqa: ARG005  pyright knows the name it has
-    if os.geteuid() == 0:
-        in_memory(arguments.directory)
+    noted = in_memory(arguments.directory) if os.geteuid() == 0 else sys.stderr
     home = arguments.directory / "home"
     home.mkdir(mode=0o755)
     points, struck_points, problems = 0, 0, list[str]()
-    trial = Trial(home, arguments.format)
+    trial = Trial(home, arguments.format, noted)
     strikes = KINDS[arguments.kind](trial, Sample(arguments.sample), arguments.kind.removeprefix("power-"))
     with contextlib.closing(strikes):
         for number, found in strikes:
