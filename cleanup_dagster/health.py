@@ -178,21 +178,26 @@ def _target(settings: Settings, target: Target) -> Finding:
 
 def _backup_directory(settings: Settings) -> Finding:
     directory = settings.backup.directory
-    if not os.path.lexists(directory):
-        existing = next(parent for parent in directory.parents if parent.exists())
-        if os.access(existing, os.W_OK | os.X_OK):
-            return Finding("backups", Health.OK, f"{directory} will be made by the first live run")
-        return Finding(
-            "backups", Health.FAILED, f"{directory} cannot be made", f"make {existing} writable for this user"
-        )
     try:
+        if not os.path.lexists(directory):
+            return _still_to_be_made(directory)
         with private_directory(directory, "backup directory") as fd:
             writable = os.access(".", os.W_OK | os.X_OK, dir_fd=fd)
     except UnsafeDirectoryError as error:
         return Finding("backups", Health.FAILED, str(error), "until then every live run is refused")
+    except OSError as error:
+        return Finding("backups", Health.FAILED, f"{directory}: {error.strerror}", "make it reachable for this user")
     if not writable:
         return Finding("backups", Health.FAILED, f"{directory} cannot be written", "chmod 700, or mount it writable")
     return Finding("backups", Health.OK, f"{directory} is ours alone")
+
+
+def _still_to_be_made(directory: Path) -> Finding:
+    existing = next(parent for parent in directory.parents if parent.exists())
+    if os.access(existing, os.W_OK | os.X_OK):
+        return Finding("backups", Health.OK, f"{directory} will be made by the first live run")
+    advice = f"make {existing} writable for this user"
+    return Finding("backups", Health.FAILED, f"{directory} cannot be made", advice)
 
 
 def _space(settings: Settings) -> Iterator[Finding]:
@@ -267,7 +272,7 @@ def _scratch_settings(scratch: Path) -> Settings:
 
 
 def _steps(service: CleanupService, file: Path, before: bytes) -> Iterator[tuple[str, str]]:
-    """Go through a run and its undo; yield each step's name with what is wrong about it, if anything."""
+    """Go through a run and its undo; yield each step's name before it, and after it with what went wrong."""
     yield "beginning a run", ""
     run = service.begin(Request(str(uuid.uuid4()), CleanupType.MANUAL, dry_run=False, executed_by="check"))
     yield "scanning", ""
@@ -275,14 +280,19 @@ def _steps(service: CleanupService, file: Path, before: bytes) -> Iterator[tuple
     yield "scanning", plan.problem
     kinds = ", ".join(plan.expired) or "nothing"
     yield "classifying", "" if kinds == "completed_operations" else f"completed_operations was expected, not {kinds}"
+    yield "checking the guardrails", ""
     checked = service.check(run, [plan])
     yield "checking the guardrails", "; ".join(refusal.message for refusal in checked.refusals)
+    yield "backing up", ""
     backed_up = service.back_up(plan)
     yield "backing up", backed_up.problem
+    yield "deleting", ""
     deleted = service.delete(backed_up)
     yield "deleting", deleted.problem or ("the file is still there" if file.exists() else "")
+    yield "writing the audit", ""
     report = service.audit(checked, [deleted])
     yield "writing the audit", "; ".join(report.problems)
+    yield "restoring", ""
     asked = RestoreRequest(str(uuid.uuid4()), run.request.run_id, "check", dry_run=False)
     restored = service.restore(asked)
     yield "restoring", "; ".join(restored.problems)

@@ -164,8 +164,7 @@ def show_live(page: Page, report: Report, pruned: Pruned | None) -> None:
     if pruned and pruned.copies.files:
         gone = pruned.copies
         page.print(f"Removed {files(gone.files)} ({format_bytes(gone.bytes)}) of expired backups.")
-    if not report.checked.may_delete:
-        show_guardrails(page, report.checked)
+    show_guardrails(page, report.checked)
     problems = [problem for problem in report.problems if problem not in {r.message for r in report.checked.refusals}]
     show_problems(page, [*problems, *(pruned.problems if pruned else ())])
     if report.log and deleted.files:

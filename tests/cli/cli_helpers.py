@@ -1,0 +1,135 @@
+"""A small platform with something to clean, and the command line over it, with and without a terminal."""
+
+import io
+import json
+import os
+import re
+import sqlite3
+import sys
+import time
+from collections.abc import Mapping
+from contextlib import closing
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+from cleanup_dagster.cli import main
+
+DAY = 86_400
+#: Name, age in days, and status. The first three have outlived their policies.
+OPERATIONS = (
+    ("old", 120, "completed"),
+    ("older", 130, "completed"),
+    ("crashed", 20, "failed"),
+    ("new", 5, "completed"),
+    ("running", 0, "running"),
+)
+EXPIRED = {"operation_old.json", "operation_older.json", "operation_crashed.json", "dbt.log.2"}
+PROGRAM = str(Path(sys.executable).with_name("cleanup-operations"))
+
+
+class Ended(NamedTuple):
+    """How a command ended."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def words(self) -> str:
+        """Everything that was said, without colours, however the lines were broken."""
+        return " ".join(re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", f"{self.out} {self.err}").split())
+
+    @property
+    def document(self) -> dict[str, Any]:
+        """The one JSON document on stdout."""
+        return json.loads(self.out)
+
+
+class Terminal(io.StringIO):
+    """A stream that says it is a terminal."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+class Platform:
+    """Directories `ops` and `dbt` with files of all ages, and a `cleanup.yaml` for them."""
+
+    def __init__(self, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.home = home
+        self.ops = home / "ops"
+        self.dbt = home / "dbt"
+        self.backups = home / "backups"
+        self.state = home / "state"
+        self.config = home / "cleanup.yaml"
+        self._monkeypatch = monkeypatch
+        for name, days, status in OPERATIONS:
+            self.operation(name, days, status)
+        for number, days in enumerate((0, 3, 9)):
+            self.put(self.dbt / f"dbt.log.{number}", "x" * 1000, days)
+        self.configure()
+
+    def operation(self, name: str, days: float, status: str = "completed") -> Path:
+        return self.put(self.ops / f"operation_{name}.json", json.dumps({"operation_id": name, "status": status}), days)
+
+    def put(self, path: Path, content: str, days: float) -> Path:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(content, encoding="utf-8")
+        moment = time.time() - days * DAY
+        os.utime(path, (moment, moment))
+        return path
+
+    def configure(self, **more: Any) -> None:
+        """Write `cleanup.yaml`, which is JSON here: YAML contains it."""
+        content: dict[str, Any] = {
+            "state_dir": str(self.state),
+            "backup": {"directory": str(self.backups)},
+            "limits": {"free_space_reserve": 0, "allow_volatile_backup": True},
+            "targets": [
+                {"name": "operations", "kind": "operations", "root": str(self.ops)},
+                {"name": "dbt_logs", "kind": "files", "data_type": "dbt_logs", "root": str(self.dbt)},
+            ],
+        }
+        self.config.write_text(json.dumps({**content, **more}), encoding="utf-8")
+
+    def call(self, *arguments: str, answer: str | None = None) -> Ended:
+        """Run a command in this process; with an `answer` somebody sits at a terminal and types it."""
+        kind = io.StringIO if answer is None else Terminal
+        stdin, stdout, stderr = kind(answer or ""), kind(), kind()
+        with self._monkeypatch.context() as patch:
+            patch.setattr(sys, "stdin", stdin)
+            patch.setattr(sys, "stdout", stdout)
+            patch.setattr(sys, "stderr", stderr)
+            code = main.run(arguments)
+        return Ended(code, stdout.getvalue(), stderr.getvalue())
+
+    def environment(self) -> dict[str, str]:
+        """Return what a process of its own needs to find this platform and no other."""
+        foreign = ("CLEANUP_", "DAGSTER_", "DBT_", "NO_COLOR", "COLUMNS")
+        kept = {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
+        return kept | {"CLEANUP_CONFIG": str(self.config), "TERM": "xterm-256color"}
+
+    def files(self) -> set[str]:
+        """Return the names of what both targets hold."""
+        return {path.name for root in (self.ops, self.dbt) for path in root.rglob("*") if path.is_file()}
+
+    def everything(self) -> Mapping[str, tuple[object, ...]]:
+        """Return all there is in this platform's home, to the byte and the nanosecond, but for the database."""
+        found: dict[str, tuple[object, ...]] = {}
+        for path in sorted(self.home.rglob("*")):
+            status = path.lstat()
+            if path.is_file() and self.state not in path.parents:
+                found[str(path)] = (status.st_ino, status.st_mode, status.st_mtime_ns, path.read_bytes())
+        return found
+
+    def ask(self, query: str) -> list[tuple[Any, ...]]:
+        """Return the answer of the embedded database."""
+        with closing(sqlite3.connect(self.state / "cleanup.db")) as conn:
+            return conn.execute(query).fetchall()
+
+    def tell(self, statement: str, *values: object) -> None:
+        """Change the embedded database as a person would."""
+        with closing(sqlite3.connect(self.state / "cleanup.db")) as conn, conn:
+            conn.execute(statement, values)

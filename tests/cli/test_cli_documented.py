@@ -1,0 +1,140 @@
+"""Every command and option stands in docs/cli.md, every help has examples, every document has the keys it says."""
+
+import re
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import cast
+
+import click
+import pytest
+from cli_helpers import PROGRAM, Platform
+
+from cleanup_dagster.cli import exits
+from cleanup_dagster.cli.app import root
+from cleanup_dagster.cli.options import DATA_TYPES, DAYS_MAX, DAYS_MIN
+from cleanup_dagster.retention import defaults
+
+_TEXT = (Path(__file__).parents[2] / "docs" / "cli.md").read_text(encoding="utf-8")
+
+
+def _commands(group: click.Group = root, path: str = "") -> Iterator[tuple[str, click.Command]]:
+    for name, command in group.commands.items():
+        full = f"{path} {name}".strip()
+        if isinstance(command, click.Group):
+            yield from _commands(command, full)
+        else:
+            yield full, command
+
+
+COMMANDS = dict(_commands())
+
+
+def test_the_whole_issue_is_there() -> None:
+    assert set(COMMANDS) == {
+        "plan", "apply", "run", "restore", "explain", "stats", "history", "check", "db upgrade",
+        "backups list", "backups show", "backups verify", "backups prune",
+        "policies list", "policies set", "policies enable", "policies disable", "policies reset",
+        "holds list", "holds add", "holds remove",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("path", COMMANDS)
+def test_a_command_and_its_options_are_documented(path: str) -> None:
+    headings = "\n".join(line for line in _TEXT.splitlines() if line.startswith("### "))
+    assert re.search(rf"`{path}( [^`]*)?`", headings), path
+    for parameter in COMMANDS[path].params:
+        if isinstance(parameter, click.Option):
+            for option in parameter.opts:
+                assert option in _TEXT, (path, option)
+
+
+def test_the_original_options_are_documented() -> None:
+    for parameter in root.params:
+        for option in parameter.opts:
+            assert f"`{option}" in _TEXT, option
+
+
+@pytest.mark.parametrize("path", COMMANDS)
+def test_each_help_shows_examples_and_fits(platform: Platform, path: str) -> None:
+    ended = platform.call(*path.split(), "--help")
+    assert ended.code == 0
+    assert (
+        f"  Examples:\n    cleanup-operations {path}" in ended.out
+        or "Examples:\n    cleanup-operations plan" in ended.out
+    )
+    assert max(map(len, ended.out.splitlines())) <= 80
+    assert "--json" in ended.out
+    first = next(line for line in ended.out.splitlines()[1:] if line.strip())
+    assert first.rstrip().endswith((".", "first.", ",")), first
+
+
+def test_the_help_of_all_names_every_command_and_exit_code(platform: Platform) -> None:
+    said = platform.call("--help").out
+    for name in root.commands:
+        assert re.search(rf"^  {name} +\S.*[^.]\.$", said, re.MULTILINE), name
+    for code, meaning in exits.EXIT_CODES:
+        assert re.search(rf"^    {code} +{re.escape(meaning)}$", said, re.MULTILINE)
+        assert re.search(rf"^\| {code} \| ", _TEXT, re.MULTILINE)
+    assert max(map(len, said.splitlines())) <= 80
+
+
+def test_the_version_is_the_packages(platform: Platform) -> None:
+    ended = platform.call("--version")
+    assert re.fullmatch(r"cleanup-operations \d+\.\d+\.\d+\n", ended.out)
+
+
+def test_the_shells_can_complete(platform: Platform) -> None:
+    for shell in ("bash", "zsh", "fish"):
+        assert f"_CLEANUP_OPERATIONS_COMPLETE={shell}_source" in _TEXT
+    asked = {"_CLEANUP_OPERATIONS_COMPLETE": "bash_complete", "COMP_CWORD": "3"}
+    for typed, offered in (("policies set d", {"dbt_logs", "dagster_runs"}), ("run --type e", {"emergency"})):
+        environment = platform.environment() | asked | {"COMP_WORDS": f"cleanup-operations {typed}"}
+        done = subprocess.run([PROGRAM], capture_output=True, text=True, check=True, env=environment, timeout=60)
+        assert {line.removeprefix("plain,") for line in done.stdout.splitlines()} == offered
+
+
+def test_what_is_named_twice_is_the_same() -> None:
+    assert (DATA_TYPES, DAYS_MIN, DAYS_MAX) == (
+        defaults.DATA_TYPES,
+        defaults.RETENTION_DAYS_MIN,
+        defaults.RETENTION_DAYS_MAX,
+    )
+
+
+def test_every_document_has_the_keys_that_are_documented(platform: Platform) -> None:
+    run_id = platform.call("run", "--yes", "--json").document["run_id"]
+    file = str(platform.ops / "operation_old.json")
+    calls = [
+        ("plan", "plan", "--files"),
+        ("run", "run", "--yes"),
+        ("restore", "restore", run_id),
+        ("backups list", "backups", "list"),
+        ("backups show", "backups", "show", run_id),
+        ("backups verify", "backups", "verify"),
+        ("backups prune", "backups", "prune", "--yes"),
+        ("policies list", "policies", "list"),
+        ("policies list", "policies", "set", "dbt_logs", "--days", "3"),
+        ("policies list", "policies", "reset", "--yes"),
+        ("holds add", "holds", "add", "**", "--reason", "x"),
+        ("holds list", "holds", "list"),
+        ("holds add", "holds", "remove", "1"),
+        ("explain", "explain", file),
+        ("stats", "stats"),
+        ("history", "history"),
+        ("history --runs", "history", "--runs"),
+        ("check", "check"),
+        ("db upgrade", "db", "upgrade"),
+    ]
+    rows = {
+        line.split("|")[1].split("`")[1]: line for line in _TEXT.splitlines() if re.match(r"\| `[a-z -]+`.*`", line)
+    }
+    for row, *arguments in calls:
+        document = platform.call(*arguments, "--json").document
+        assert {"command", "exit_code", "database"} <= document.keys()
+        known = set(re.findall(r"`([a-z_0-9]+)`", rows[row] + (rows["plan"] if row == "run" else "")))
+        assert document.keys() - {"command", "exit_code", "database"} <= known, (row, document.keys() - known)
+        for value in document.values():
+            for one in cast("list[object]", value) if isinstance(value, list) else ():
+                keys = cast("dict[str, object]", one).keys() if isinstance(one, dict) else set[str]()
+                assert keys <= known, (row, keys - known)

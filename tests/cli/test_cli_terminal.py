@@ -1,0 +1,213 @@
+"""At a real terminal: questions, bars, colours, Ctrl-C."""
+
+import fcntl
+import os
+import pty
+import re
+import select
+import signal
+import struct
+import subprocess
+import termios
+import time
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+
+import pytest
+from cli_helpers import EXPIRED, PROGRAM, Platform
+
+from cleanup_dagster.cli.executing import Watch
+
+_SECONDS = 120
+
+
+class Screen:
+    """A command at a terminal of 80 columns, and everything that it showed."""
+
+    def __init__(self, master: int, process: "subprocess.Popen[bytes]") -> None:
+        self.shown = ""
+        self.process = process
+        self._master = master
+
+    def type(self, text: str) -> None:
+        os.write(self._master, text.encode())
+
+    def wait_for(self, pattern: str) -> None:
+        """Read until something was shown. Fails when it was not, in time."""
+        ends = time.monotonic() + _SECONDS
+        while not re.search(pattern, self.shown):
+            assert time.monotonic() < ends, self.shown
+            assert self._read(), self.shown
+
+    def end(self) -> int:
+        """Read to the end, and return the exit code."""
+        while self._read():
+            pass
+        return self.process.wait(timeout=_SECONDS)
+
+    def _read(self) -> bool:
+        ready, _, _ = select.select([self._master], [], [], _SECONDS)
+        try:
+            more = os.read(self._master, 65536) if ready else b""
+        except OSError:  # what Linux says when the last one let go of a terminal
+            more = b""
+        self.shown += more.decode(errors="replace")
+        return bool(more)
+
+
+@contextmanager
+def _terminal(platform: Platform, *arguments: str, **environment: str) -> Generator[Screen]:
+    master, slave = pty.openpty()
+    fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 80, 0, 0))
+    process = subprocess.Popen(
+        [PROGRAM, *arguments],
+        stdin=slave,
+        stdout=slave,
+        stderr=slave,
+        env=platform.environment() | environment,
+        start_new_session=True,
+        preexec_fn=_take_the_terminal,  # noqa: PLW1509  one thread here
+    )
+    os.close(slave)
+    try:
+        yield Screen(master, process)
+    finally:
+        process.kill()
+        process.wait()
+        os.close(master)
+
+
+def _take_the_terminal() -> None:
+    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+
+
+def test_a_run_asks_draws_and_deletes(platform: Platform) -> None:
+    with _terminal(platform, "run") as screen:
+        screen.wait_for(r"Delete 4 files\? Each is backed up first \[y/N\]: ")
+        assert platform.files() >= EXPIRED
+        screen.type("y\n")
+        assert screen.end() == 0
+    assert not platform.files() & EXPIRED
+    plain = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", screen.shown)
+    for bar in ("Scan operations", "Scan dbt_logs", "Back up operations", "Delete operations", "Delete dbt_logs"):
+        assert re.search(rf"{bar} +━+ +.* files? +.*00:00", plain), (bar, plain)
+    assert "Traceback" not in screen.shown
+    assert screen.shown.rindex("\x1b[?25h") > screen.shown.rindex("\x1b[?25l")  # the cursor is back
+
+
+@pytest.mark.parametrize(("environment", "coloured"), [({}, True), ({"NO_COLOR": "1"}, False)])
+def test_colours_are_left_out_on_request(platform: Platform, environment: dict[str, str], *, coloured: bool) -> None:
+    with _terminal(platform, "policies", "list", **environment) as screen:
+        assert screen.end() == 0
+    assert ("\x1b[" in screen.shown) == coloured
+
+
+@pytest.mark.parametrize("command", ["policies list", "stats", "history", "plan --files", "check", "holds list"])
+def test_what_is_shown_fits_80_columns(platform: Platform, command: str) -> None:
+    platform.call("run", "--yes")
+    platform.operation("again", 300)
+    platform.call("holds", "add", "**", "--reason", "a reason that takes so many words that it cannot fit " * 2)
+    with _terminal(platform, *command.split(), NO_COLOR="1") as screen:
+        assert screen.end() == 0
+    for line in re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]|.*\r(?!\n)", "", screen.shown).splitlines():
+        assert len(line) <= 80 or str(platform.home) in line or "cleanup-operations" in line, line
+
+
+def test_ctrl_c_at_a_question_changes_nothing(platform: Platform) -> None:
+    before = platform.everything()
+    with _terminal(platform, "run") as screen:
+        screen.wait_for(r"\[y/N\]: ")
+        screen.type("\x03")
+        assert screen.end() == 130
+    assert "Interrupted; nothing was changed." in screen.shown
+    assert platform.everything() == before
+
+
+def _many(platform: Platform, number: int) -> None:
+    limits = {"free_space_reserve": 0, "allow_volatile_backup": True, "max_share": 1.0}
+    platform.configure(limits=limits)
+    for each in range(number):
+        platform.operation(f"many{each:04}", 200)
+
+
+def _words(screen: Screen) -> str:
+    return " ".join(re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", screen.shown).split())
+
+
+def test_ctrl_c_stops_between_batches_and_says_what_was_done(platform: Platform) -> None:
+    _many(platform, 1_000)
+    with _terminal(platform, "run", "--yes") as screen:
+        screen.wait_for(r"Back up operations[^\n]* [1-9][0-9,]* of 1,00")
+        screen.type("\x03")
+        assert screen.end() == 130
+    said = _words(screen)
+    assert "Stopping at the next safe point; what is in hand is finished first." in said
+    assert "Interrupted at a safe point (" in said
+    assert "What was not deleted is untouched and comes up again in the next run." in said
+    assert "Traceback" not in said
+    assert platform.ask("SELECT status, deleted_files FROM cleanup_runs") == [("failed", 0)]
+    assert len(list(platform.ops.glob("operation_*.json"))) == 1_005
+    assert not list(platform.backups.glob("operation_*.backup"))
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_stop_during_deletion_settles_the_batch_in_hand(
+    platform: Platform, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    _many(platform, 400)
+    begin = Watch.begin
+
+    def stopped_after_one_batch(self: Watch, done: str, subject: str, of: int) -> Callable[[int], None]:
+        report = begin(self, done, subject, of)
+
+        def batch(more: int) -> None:
+            if done == "deleted" and more:
+                os.kill(os.getpid(), number)
+                ends = time.monotonic() + _SECONDS
+                while not self.stopping() and time.monotonic() < ends:
+                    time.sleep(0.01)
+            report(more)
+
+        return batch
+
+    monkeypatch.setattr(Watch, "begin", stopped_after_one_batch)
+    before = signal.getsignal(number)
+    ended = platform.call("run", "--yes", "--json")
+    assert signal.getsignal(number) is before
+    assert (ended.code, ended.document["exit_code"]) == (130, 130)
+    assert (ended.document["deleted"]["files"], ended.document["pruned"]["files"]) == (128, 0)
+    assert ended.document["problems"][0].startswith("operations: the run was told to stop; it stopped there; what was")
+    monkeypatch.undo()
+    assert len(list(platform.ops.glob("operation_*.json"))) == 405 - 128
+    assert not list(platform.ops.glob(".cleanup-q-*"))
+    monkeypatch.setenv("CLEANUP_CONFIG", str(platform.config))
+    again = platform.call("run", "--yes", "--json").document
+    assert (again["recovered"], again["deleted"]["files"]) == ([], 404 - 128)
+
+
+def test_a_second_ctrl_c_ends_at_once_and_the_next_run_settles(
+    platform: Platform,
+) -> None:
+    _many(platform, 1_000)
+    with _terminal(platform, "run", "--yes") as screen:
+        screen.wait_for(r"Back up operations[^\n]* [1-9][0-9,]* of 1,00")
+        screen.process.send_signal(signal.SIGINT)
+        screen.process.send_signal(signal.SIGTERM)
+        assert screen.end() == 130
+    if "Ended at once." in screen.shown:  # else it had stopped in time
+        document = platform.call("run", "--yes", "--json").document
+        assert "had been interrupted; it is settled" in document["recovered"][0]
+    assert platform.call("check").code == 0
+
+
+def test_ctrl_c_stops_a_restore_and_it_goes_on_later(platform: Platform) -> None:
+    _many(platform, 500)
+    run_id = platform.call("run", "--yes", "--json").document["run_id"]
+    with _terminal(platform, "restore", run_id) as screen:
+        screen.wait_for(r"Restore[^\n]* [1-9][0-9,]* files")
+        screen.type("\x03")
+        assert screen.end() == 130
+    assert re.search(r"Interrupted at a safe point after [0-9,]+ files of the restore; start it again", _words(screen))
+    back = len(list(platform.ops.glob("operation_many*.json")))
+    assert platform.call("restore", run_id).code == 0
+    assert back <= len(list(platform.ops.glob("operation_many*.json"))) == 500
