@@ -102,7 +102,7 @@ def test_a_file_of_any_name_is_held_by_the_name_that_is_shown(platform: Platform
     with platform.service() as service:
         service.records.hold(f"{platform.logs}/{shown}", "audit", "alice")
     clean(platform)
-    assert os.listdir(platform.logs) == [name]  # noqa: PTH208
+    assert os.listdir(platform.logs) == [name]  # noqa: PTH208 names that are not UTF-8
 
 
 @pytest.mark.parametrize(

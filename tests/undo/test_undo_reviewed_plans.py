@@ -28,9 +28,10 @@ def logs(platform: Platform, *names: str) -> None:
 
 def test_exactly_the_reviewed_list_goes_and_what_expired_since_stays(each_format: Platform) -> None:
     logs(each_format, "a.log", "d/b.log")
-    each_format.log("young.log", 29)
+    each_format.log("young.log", 29.9)
     each_format.operation("old", 91)
     plan = reviewed(each_format)
+    each_format.clock.advance(days=0.5)
     logs(each_format, "new.log", "d/new.log")
     each_format.operation("new", 91)
     ended = apply(each_format, plan)
