@@ -24,7 +24,7 @@ demo: $(READY)  ## clean a scratch platform in Dagster, dry and then live (ARGS=
 	@$(WITH_HOME) $(BIN)/python -m cleanup_dagster.demo $(ARGS)
 
 test: $(READY)  ## run the tests (ARGS="-k quarantine" for some of them)
-	@$(WITH_HOME) $(BIN)/python -m pytest $(ARGS)
+	@$(WITH_HOME) $(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile $(ARGS)
 
 prove: $(READY)  ## strike and attack it at every point, and print the numbers (minutes; as root for all of it)
 	@$(WITH_HOME) $(BIN)/python -m tests.reliability.prove
