@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from cleanup_dagster.cli.output import Output
     from cleanup_dagster.cli.session import Session
     from cleanup_dagster.orchestration.launching import Launched
+    from cleanup_dagster.settings import Settings
 
 Value = TypeVar("Value")
 
@@ -112,20 +113,20 @@ def execute(session: Session, job: str, config: Mapping[str, object]) -> Execute
     run_id = str(uuid.uuid4())
     with drawing(session.out) as shown:
         watch = Watch(shown)
-        launched = _in_thread(session.out, watch, lambda: _launch(job, config, run_id, watch))
+        launched = _in_thread(session.out, watch, lambda: _launch(session.settings, job, config, run_id, watch))
     return Executed(run_id, launched, watch)
 
 
-def _launch(job: str, config: Mapping[str, object], run_id: str, watch: Watch) -> Launched:
+def _launch(settings: Settings, job: str, config: Mapping[str, object], run_id: str, watch: Watch) -> Launched:
     from cleanup_dagster.progress import listening
 
     with quiet():
-        from cleanup_dagster.definitions import defs
         from cleanup_dagster.orchestration.launching import InstanceError, launch
+        from cleanup_dagster.orchestration.location import code_location
 
         try:
             with listening(watch):
-                return launch(defs, job, config, run_id, user())
+                return launch(code_location(settings), job, config, run_id, user())
         except InstanceError as error:
             raise CliError(f"Dagster's instance cannot be used: {error}", exits.UNUSABLE) from None
 

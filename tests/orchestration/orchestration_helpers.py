@@ -4,7 +4,6 @@
 
 import json
 import os
-import runpy
 import sqlite3
 import time
 from contextlib import closing
@@ -12,6 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import dagster as dg
+
+from cleanup_dagster.orchestration.location import code_location
+from cleanup_dagster.settings import load_settings
 
 DAY = 86_400
 LIVE = {"dry_run": False, "type": "manual"}
@@ -65,7 +67,7 @@ class Platform:
 
     def definitions(self) -> dg.Definitions:
         """Return what Dagster would load now."""
-        return runpy.run_module("cleanup_dagster.definitions")["defs"]
+        return code_location(load_settings())
 
     def files(self) -> dict[str, bytes]:
         """Return what both targets hold."""
