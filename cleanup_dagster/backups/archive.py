@@ -15,6 +15,7 @@ from typing import BinaryIO, cast
 import zstandard
 from msgspec import Struct
 
+from cleanup_dagster.backups.source import SourceError, read_source
 from cleanup_dagster.retention.models import Frame, Identity
 
 FRAME_BYTES = 1 << 20  # raw; 64 KiB frames stored 7 % more, 8 MiB ones read a single file ten times slower
@@ -55,6 +56,7 @@ class ArchiveWriter:
         """Add an open file of `identity.size` bytes under its name (as the operating system has it).
 
         The caller checks afterwards that the file was still the same, and calls `take_back` when it was not.
+        Raises SourceError when it cannot be read, and then it is not added.
         """
         if identity.size > FRAME_BYTES:
             return self._add_large(name, identity, source)
@@ -113,12 +115,17 @@ class ArchiveWriter:
         stream = self._compressor.compressobj()
         start, copied = self._offset, 0
         length = self._append(stream.compress(header))
-        while copied < identity.size and (block := os.read(source, min(_CHUNK, identity.size - copied))):
-            content.update(block)
-            whole.update(block)
-            copied += len(block)
-            length += self._append(stream.compress(block), length)
-        # A file that shrank leaves a member of the promised size all the same: the archive stays a tar.
+        unreadable: SourceError | None = None
+        try:
+            while copied < identity.size and (block := read_source(source, min(_CHUNK, identity.size - copied))):
+                content.update(block)
+                whole.update(block)
+                copied += len(block)
+                length += self._append(stream.compress(block), length)
+        except SourceError as error:
+            unreadable = error
+        # A file that shrank, or cannot be read to its end, leaves a member of the promised size all the same: the
+        # archive stays a tar.
         rest = identity.size - copied + -identity.size % _BLOCK
         while rest > 0:
             zeros = bytes(min(_CHUNK, rest))
@@ -126,9 +133,11 @@ class ArchiveWriter:
             length += self._append(stream.compress(zeros), length)
             rest -= len(zeros)
         length += self._append(stream.flush(), length)
-        grown = len(os.read(source, 1))
         self._unverified.append((start, length, whole.hexdigest()))
         self._offset = start + length
+        if unreadable is not None:
+            raise unreadable
+        grown = len(read_source(source, 1))
         return Member(content.hexdigest(), copied + grown, len(header), Frame(start, length, len(header)))
 
     def _append(self, data: bytes, already: int = 0) -> int:
@@ -214,7 +223,7 @@ def _read_whole(source: int, size: int) -> bytes:
     """Return up to one byte more than `size`, so that a file that grew is told by its length."""
     blocks: list[bytes] = []
     left = size + 1
-    while left > 0 and (block := os.read(source, left)):
+    while left > 0 and (block := read_source(source, left)):
         blocks.append(block)
         left -= len(block)
     return blocks[0] if len(blocks) == 1 else b"".join(blocks)

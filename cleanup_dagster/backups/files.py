@@ -17,6 +17,7 @@ from pathlib import Path
 from msgspec import Struct
 
 from cleanup_dagster.backups.archive import FRAME_BYTES, read_member, unpack
+from cleanup_dagster.backups.source import SourceError, read_source
 from cleanup_dagster.filesystem.identity import OPEN_DIRECTORY, OPEN_FILE
 from cleanup_dagster.filesystem.names import split, to_os
 from cleanup_dagster.filesystem.private import private_directory
@@ -64,7 +65,10 @@ class FileBackups:
         self._frame = ("", 0, b"")
 
     def stage(self, source: int, size: int, path: str = "") -> Staged:  # noqa: ARG002 an archive names its members
-        """Copy an open file of `size` bytes, hashing what is read. Holes stay holes. Raises BackupError."""
+        """Copy an open file of `size` bytes, hashing what is read. Holes stay holes.
+
+        Raises BackupError, or SourceError when it is the file itself that cannot be read.
+        """
         part = f"{self._parts}.part"
         self._parts += 1
         try:
@@ -77,6 +81,9 @@ class FileBackups:
         try:
             digest, copied = copy_bytes(source, fd, size)
             return Staged(fd, part, digest, copied, os.fstat(fd).st_ino)
+        except SourceError:
+            self.discard(Staged(fd, part, "", 0, 0))
+            raise
         except OSError as error:
             raise BackupError(f"the copy in {self.path} failed: {error.strerror}") from None
 
@@ -345,11 +352,12 @@ def copy_bytes(source: int, destination: int, size: int) -> tuple[str, int]:
     """Copy an open file of `size` bytes from where it stands, holes as holes; return the sha256 and the bytes copied.
 
     One byte more than `size` is copied when there is more, so that a file that grew is told by its length.
+    Raises SourceError when the source cannot be read, OSError when the copy cannot be written.
     """
     digest = hashlib.sha256()
     copied = 0
     sparse = os.fstat(source).st_blocks * 512 < size
-    while block := os.read(source, min(_BLOCK, size + 1 - copied)):
+    while block := read_source(source, min(_BLOCK, size + 1 - copied)):
         digest.update(block)
         copied += len(block)
         if sparse and block.count(0) == len(block):

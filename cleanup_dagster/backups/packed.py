@@ -34,7 +34,7 @@ class ArchiveBackups:
         self._pending: list[tuple[Staged, Member]] = []
 
     def stage(self, source: int, size: int, path: str) -> Staged:
-        """Pack an open file of `size` bytes under its path (text form). Raises BackupError."""
+        """Pack an open file of `size` bytes under its path (text form). Raises BackupError or SourceError."""
         identity = identify(os.fstat(source))
         try:
             member = self._writer.add(to_os(path), structs.replace(identity, size=size), source)

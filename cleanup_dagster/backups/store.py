@@ -12,7 +12,10 @@ class Store(Protocol):
     batch_files: int
 
     def stage(self, source: int, size: int, path: str) -> Staged:
-        """Copy an open file; it counts for nothing until `make_durable` and `publish` returned."""
+        """Copy an open file; it counts for nothing until `make_durable` and `publish` returned.
+
+        Raises SourceError, too, when the file cannot be read; then it is not staged, and the others may go on.
+        """
         ...
 
     def discard(self, staged: Staged) -> None:

@@ -20,6 +20,7 @@ from msgspec import Struct
 
 from cleanup_dagster.backups.files import FileBackups, Staged
 from cleanup_dagster.backups.manifest import ManifestWriter, batches
+from cleanup_dagster.backups.source import SourceError
 from cleanup_dagster.backups.store import Store
 from cleanup_dagster.filesystem.busy import BusyError, OpenCheck, claim, still_claimed
 from cleanup_dagster.filesystem.identity import OPEN_FILE, difference, hash_open
@@ -135,7 +136,7 @@ def _copy_one(verdict: Verdict, directories: Directories, store: Store | None) -
 def _copy_open(verdict: Verdict, fd: int, directories: Directories, store: Store | None) -> Copying | Outcome:
     candidate = verdict.candidate
     identity = candidate.identity
-    changed = difference(identity, os.fstat(fd))
+    changed = difference(identity, os.fstat(fd), candidate.changed_ns)
     if changed is not None:
         return _outcome(verdict, State.DRIFTED, changed)
     if mount_id(fd) != directories.mount:
@@ -143,8 +144,11 @@ def _copy_open(verdict: Verdict, fd: int, directories: Directories, store: Store
     open_check = claim(fd)
     if store is None:
         return Copying(verdict, None, open_check)
-    staged = store.stage(fd, identity.size, candidate.path)
-    changed = difference(identity, os.fstat(fd))
+    try:
+        staged = store.stage(fd, identity.size, candidate.path)
+    except SourceError as error:
+        return _outcome(verdict, State.FAILED, f"it cannot be read: {error}")
+    changed = difference(identity, os.fstat(fd), candidate.changed_ns)
     if changed is None and staged.size != identity.size:
         changed = f"{staged.size} bytes could be read of {identity.size}"
     if changed is not None:
@@ -175,6 +179,7 @@ def _commit_batch(
             candidate.pipeline,
             item.staged.inode if item.staged is not None else 0,
             item.staged.frame if item.staged is not None else None,
+            candidate.changed_ns,
         )
         receipts.write(receipt)
         written.append(receipt)
@@ -234,7 +239,8 @@ def _delete_one(
     slot = slot_name(slots, receipt.number)
     try:
         fd = directories.open(directory)
-        changed = difference(receipt.identity, os.stat(name, dir_fd=fd, follow_symlinks=False))
+        status = os.stat(name, dir_fd=fd, follow_symlinks=False)
+        changed = difference(receipt.identity, status, receipt.changed_ns)
         if changed is not None:
             return _ended(receipt, State.DRIFTED, changed)
         quarantine.take(fd, name, slot)

@@ -43,11 +43,19 @@ _KINDS = {
 }
 
 
-def difference(before: Identity, now: os.stat_result) -> str | None:
-    """Say what changed since `before` was recorded, or None when it is the same file in the same state."""
+def difference(before: Identity, now: os.stat_result, changed_ns: int = 0) -> str | None:
+    """Say what changed since `before` was recorded, or None when it is the same file in the same state.
+
+    With `changed_ns`, the ctime of then, a write is seen whose author set the mtime back. Once the file was moved its
+    ctime says nothing any more.
+    """
     after = identify(now)
     if after == before:
-        return "it has another hard link now" if now.st_nlink > 1 else None
+        if now.st_nlink > 1:
+            return "it has another hard link now"
+        if changed_ns and now.st_ctime_ns != changed_ns:
+            return "its inode changed since it was judged, though size and mtime are the same"
+        return None
     if (after.dev, after.ino) != (before.dev, before.ino):
         return "another file has its name now"
     if (after.size, after.mtime_ns) != (before.size, before.mtime_ns):

@@ -95,7 +95,10 @@ class Hold(Struct, frozen=True):
 
 
 class Identity(Struct, frozen=True, array_like=True):
-    """Which file, in which state. No ctime: the quarantine's rename changes it on ext4 (measured)."""
+    """Which file, in which state. No ctime: the quarantine's rename changes it on ext4 (measured).
+
+    Up to that rename the ctime is compared beside it (`changed_ns` of candidate and receipt).
+    """
 
     dev: int
     ino: int
@@ -145,7 +148,7 @@ class Receipt(Struct, frozen=True, omit_defaults=True):
     """Proof of one backup: `backup` is its place below the backup directory, empty when the run skipped backups.
 
     `inode` is the copy's own: by it a run that withdraws its copies tells them from others'. With a `frame` the place
-    is an archive, and the frame says where in it the bytes are.
+    is an archive, and the frame says where in it the bytes are. `changed_ns` is the file's ctime when it was copied.
     """
 
     number: int
@@ -158,6 +161,7 @@ class Receipt(Struct, frozen=True, omit_defaults=True):
     pipeline: str | None = None
     inode: int = 0
     frame: Frame | None = None
+    changed_ns: int = 0
 
 
 class State(str, Enum):

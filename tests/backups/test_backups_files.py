@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from cleanup_dagster.backups import files
 from cleanup_dagster.backups.files import BackupError, FileBackups, Staged, open_file_backups
+from cleanup_dagster.backups.source import SourceError
 from cleanup_dagster.filesystem import syscalls
 from cleanup_dagster.filesystem.names import to_os, to_text
 
@@ -260,7 +261,6 @@ def test_a_failed_fsync_is_believed_the_first_time(
 @pytest.mark.parametrize(("call", "code", "words"), [
     ("open", 24, "no copy can be made in {place}: Too many open files"),
     ("write", 28, "the copy in {place} failed: No space left on device"),
-    ("read", 5, "the copy in {place} failed: Input/output error"),
 ])  # fmt: skip
 def test_what_goes_wrong_while_copying_is_said(
     tmp_path: Path, place: Path, store: FileBackups, monkeypatch: pytest.MonkeyPatch, call: str, code: int, words: str
@@ -271,6 +271,24 @@ def test_what_goes_wrong_while_copying_is_said(
     with pytest.raises(BackupError, match=re.escape(words.format(place=place))):
         store.stage(source, 5)
     os.close(source)
+
+
+def test_a_source_that_cannot_be_read_leaves_the_store_as_it_was(
+    tmp_path: Path, place: Path, store: FileBackups, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = descriptors()
+    (tmp_path / "source").write_bytes(b"content")
+    source = os.open(tmp_path / "source", os.O_RDONLY)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "read", fail(5))
+        with pytest.raises(SourceError, match="Input/output error"):
+            store.stage(source, 7)
+    os.close(source)
+    staged = [stage(store, b"content", tmp_path)]
+    store.make_durable(staged)
+    store.close()
+    assert tree(place) == []
+    assert descriptors() <= before
 
 
 def test_a_store_that_cannot_be_looked_into_gives_no_place(

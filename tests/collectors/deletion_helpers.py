@@ -59,7 +59,7 @@ class Platform:
     def verdict(self, path: str) -> Verdict:
         """Return the verdict that deletes one file as it is now."""
         status = (self.root / to_os(path)).lstat()
-        candidate = Candidate(path, identify(status), DATA_TYPE, status.st_mtime_ns)
+        candidate = Candidate(path, identify(status), DATA_TYPE, status.st_mtime_ns, changed_ns=status.st_ctime_ns)
         return Verdict(candidate, True, Reason.EXPIRED, 1)
 
     def back_up(self, verdicts: Iterable[Verdict], *, skip_backup: bool = False) -> Totals:

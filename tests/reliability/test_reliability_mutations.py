@@ -169,15 +169,16 @@ MUTATIONS = [
     Mutation(
         "the identity check before a copy",
         "collectors/deletion.py",
-        "    changed = difference(identity, os.fstat(fd))\n    if changed is not None:\n        return _outcome",
+        "    changed = difference(identity, os.fstat(fd), candidate.changed_ns)\n    if changed is not None:\n"
+        "        return _outcome",
         "    changed = None\n    if changed is not None:\n        return _outcome",
         f"{_PROTOCOL}::test_changed_between_scan_and_backup",
     ),
     Mutation(
         "the identity check after a copy",
         "collectors/deletion.py",
-        "    changed = difference(identity, os.fstat(fd))\n    if changed is None and staged.size",
-        "    changed = None\n    if changed is None and staged.size",
+        "candidate.changed_ns)\n    if changed is None and staged.size",
+        "candidate.changed_ns)\n    changed = None\n    if changed is None and staged.size",
         f"{_PROTOCOL}::test_changed_while_it_is_copied",
         quick=True,
     ),
@@ -187,6 +188,20 @@ MUTATIONS = [
         "            return _ended(receipt, State.DRIFTED, changed)\n        quarantine.take",
         "            pass\n        quarantine.take",
         f"{_CHECKS}::test_what_changed_before_it_is_moved_is_not_even_touched",
+    ),
+    Mutation(
+        "the look at the ctime before a copy",
+        "filesystem/identity.py",
+        "if changed_ns and now.st_ctime_ns != changed_ns:",
+        "if False:",
+        f"{_PROTOCOL}::test_changed_between_scan_and_backup",
+    ),
+    Mutation(
+        "the look at the ctime before the move",
+        "collectors/deletion.py",
+        "difference(receipt.identity, status, receipt.changed_ns)",
+        "difference(receipt.identity, status)",
+        f"{_PROTOCOL}::test_changed_between_backup_and_deletion",
     ),
     Mutation(
         "the identity check in quarantine",
