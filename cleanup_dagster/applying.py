@@ -4,6 +4,8 @@ import time
 from contextlib import ExitStack, closing
 from pathlib import Path
 
+from msgspec import structs
+
 from cleanup_dagster.backups.files import open_file_backups
 from cleanup_dagster.backups.manifest import (
     Header,
@@ -22,6 +24,7 @@ from cleanup_dagster.database.engine import reading
 from cleanup_dagster.database.errors import DatabaseUnavailable
 from cleanup_dagster.database.holds import load_holds
 from cleanup_dagster.filesystem.names import to_text
+from cleanup_dagster.filesystem.place import place_of
 from cleanup_dagster.filesystem.quarantine import open_quarantine
 from cleanup_dagster.filesystem.tree import Directories, open_root
 from cleanup_dagster.handles import BackedUp, Deleted, Plan, merge, total
@@ -46,13 +49,14 @@ def back_up_target(installation: Installation, plan: Plan, progress: Progress) -
     run_id, state = plan.run.request.run_id, installation.state
     directory = "" if plan.run.request.skip_backup else str(installation.settings.backup.directory)
     with ExitStack() as stack:
-        directories = stack.enter_context(closing(Directories(stack.enter_context(open_root(Path(plan.root))))))
+        root = stack.enter_context(open_root(Path(plan.root)))
+        directories = stack.enter_context(closing(Directories(root)))
         # First the store: receipts that were begun without one would have to be settled by opening it after all.
         kept = stack.enter_context(open_file_backups(Path(directory), run_id)) if directory else None
         store: Store | None = kept
         if kept is not None and installation.target(plan.target).format == "archive":
             store = stack.enter_context(closing(ArchiveBackups(kept, run_id, plan.target)))
-        header = _header(installation, plan, Kind.RECEIPTS, directory)
+        header = structs.replace(_header(installation, plan, Kind.RECEIPTS, directory), place=place_of(root))
         receipts = stack.enter_context(write_manifest(state.receipts(run_id, plan.target), header))
         header = _header(installation, plan, Kind.OUTCOMES)
         skipped = stack.enter_context(write_manifest(state.skipped(run_id, plan.target), header))

@@ -4,7 +4,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from cleanup_dagster.backups.files import BackupError, open_file_backups
+from cleanup_dagster.backups.files import LOGS, BackupError, open_file_backups
 from cleanup_dagster.backups.manifest import ManifestError, read_manifest
 from cleanup_dagster.backups.pruning import prune_copies
 from cleanup_dagster.database.engine import reading
@@ -64,7 +64,7 @@ def _prune_files(installation: Installation, now_ns: int) -> Iterator[str]:
 
 
 def _prune_logs(directory: Path, before_ns: int) -> None:
-    for log in directory.glob("cleanup_*.log"):
+    for log in directory.glob(LOGS):
         status = log.lstat()
         if status.st_mtime_ns < before_ns and status.st_uid == os.geteuid():
             log.unlink()

@@ -44,6 +44,7 @@ def recover_all(installation: Installation) -> Iterator[str]:
     Runs of another host are left alone: their files and manifests are not here to judge by.
     Raises RunRefusedError when a run cannot be settled; nothing else may be deleted before it is.
     """
+    yield from _discard_leftovers(installation)
     with reading(installation.database) as conn:
         unfinished = unfinished_live_runs(conn)
         active_holds = load_holds(conn)
@@ -55,6 +56,37 @@ def recover_all(installation: Installation) -> Iterator[str]:
                 f"run {run.run_id} was interrupted and cannot be settled: {error}; "
                 "nothing more is deleted until that is mended"
             ) from None
+
+
+def _discard_leftovers(installation: Installation) -> Iterator[str]:
+    """Remove the copies of runs that were settled while their backup directory was away, should it be back."""
+    for run_id in installation.state.unended_runs():
+        with reading(installation.database) as conn:
+            run = get_run(conn, run_id)
+            promised = {intent.target for intent in run_targets.intents(conn, run_id)}
+        if run is None or run.status is RunStatus.RUNNING:
+            continue
+        problems = [
+            problem
+            for target in map(read_target, installation.state.all_receipts(run_id))
+            if target not in promised and not installation.state.all_outcomes(run_id, target)
+            if (problem := _discard(installation, run_id, target))
+        ]
+        if not problems:
+            installation.state.mark_ended(run_id)
+        yield from (f"run {run_id} had been interrupted and is settled, but {problem}" for problem in problems)
+
+
+def _discard(installation: Installation, run_id: str, target: str) -> str:
+    """Remove the copies of a target that never promised anything; say why, if they have to wait.
+
+    That blocks nothing: no file was deleted on their account, and the next run looks after a directory of its own.
+    """
+    try:
+        discard_target(installation, run_id, target)
+    except (BackupError, OSError, UnsafeDirectoryError) as error:
+        return f"its copies of {target} stay until a later run can remove them: {error}"
+    return ""
 
 
 def _is_ours(installation: Installation, run: RunRecord) -> bool:
@@ -160,10 +192,11 @@ def _recover_run(installation: Installation, run: RunRecord, active_holds: list[
         planned = run_targets.targets_of(conn, run.run_id)
     in_state = [read_target(path) for path in installation.state.all_receipts(run.run_id)]
     settled: dict[str, Settled] = {}
+    waiting: list[str] = []
     for target in sorted({*planned, *in_state, *intents}):
         intent = intents.get(target)
         if intent is None:
-            discard_target(installation, run.run_id, target)
+            waiting += filter(None, [_discard(installation, run.run_id, target)])
         elif intent.finished_ns is None:
             holds = HoldMatcher(active_holds, to_text(intent.root), now_ns)
             settled[target] = settle_target(installation.state, intent, holds, now_ns)
@@ -171,9 +204,10 @@ def _recover_run(installation: Installation, run: RunRecord, active_holds: list[
     if run.cleanup_type is CleanupType.RESTORE:
         _sweep_unfinished(installation)
     _write_audit(installation, run, settled, now_ns)
-    installation.state.mark_ended(run.run_id)
+    if not waiting:
+        installation.state.mark_ended(run.run_id)
     deleted = total(counts.deleted for one in settled.values() for counts in one.counts.values())
-    problems = "".join(f"; {one.problem}" for one in settled.values() if one.problem)
+    problems = "".join(f"; {problem}" for problem in [*(one.problem for one in settled.values()), *waiting] if problem)
     return f"run {run.run_id} had been interrupted; it is settled, with {deleted.files:,} files deleted{problems}"
 
 

@@ -9,9 +9,9 @@ from contextlib import closing, contextmanager
 from itertools import islice
 from pathlib import Path
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
-from cleanup_dagster.backups.files import open_file_backups, replica_of
+from cleanup_dagster.backups.files import BackupError, open_file_backups, replica_of, why_away
 from cleanup_dagster.backups.manifest import (
     Header,
     Kind,
@@ -25,6 +25,7 @@ from cleanup_dagster.backups.manifest import (
 from cleanup_dagster.backups.packed import archive_name
 from cleanup_dagster.collectors.deletion import BATCH, Totals, Vouch, discard_backups, recover
 from cleanup_dagster.database.run_targets import Intent
+from cleanup_dagster.filesystem.place import is_same_filesystem, place_of
 from cleanup_dagster.filesystem.quarantine import Quarantine, left_quarantines, reopen_quarantine
 from cleanup_dagster.filesystem.tree import Directories, RootError, RootMissingError, open_root
 from cleanup_dagster.handles import Counts, merge
@@ -82,20 +83,22 @@ def _settle(
 ) -> Totals:
     header = Header(Kind.OUTCOMES, intent.run_id, intent.target, intent.root, now_ns)
     slots = slots_of(intent)
-    with (
-        open_root(Path(intent.root)) as root,
-        closing(Directories(root)) as directories,
-        _quarantine_of(intent, root) as quarantine,
-        _vouching(intent) as vouch,
-        write_manifest(state.next_recovery(intent.run_id, intent.target), header) as recovered,
-    ):
-        receipts = _of_this_device(islice(read_manifest(manifest, Receipt), *doubtful), directories, intent)
-        found = recover(receipts, directories, quarantine, slots, holds, recovered, vouch)
-        if quarantine is not None and (left := quarantine.numbers(slots)):
-            # Outcomes that were damaged, or could not go back at the time, leave files of other batches here.
-            more = (receipt for receipt in read_manifest(manifest, Receipt) if receipt.number in left)
-            found.merge(recover(more, directories, quarantine, slots, holds, recovered, vouch))
-        recovered.close()
+    with open_root(Path(intent.root)) as root:
+        _require_same_filesystem(state, intent, manifest, root)
+        with (
+            closing(Directories(root)) as directories,
+            _quarantine_of(intent, root) as quarantine,
+            _vouching(intent) as vouch,
+            write_manifest(state.next_recovery(intent.run_id, intent.target), header) as recovered,
+        ):
+            receipts = _with_device(islice(read_manifest(manifest, Receipt), *doubtful), directories.device)
+            found = recover(receipts, directories, quarantine, slots, holds, recovered, vouch)
+            if quarantine is not None and (left := quarantine.numbers(slots)):
+                # Outcomes that were damaged, or could not go back at the time, leave files of other batches here.
+                everything = _with_device(read_manifest(manifest, Receipt), directories.device)
+                more = (receipt for receipt in everything if receipt.number in left)
+                found.merge(recover(more, directories, quarantine, slots, holds, recovered, vouch))
+            recovered.close()
     return found
 
 
@@ -111,11 +114,30 @@ def _vouching(intent: Intent) -> Generator[Vouch]:
             yield store.problem
 
 
-def _of_this_device(receipts: Iterator[Receipt], directories: Directories, intent: Intent) -> Iterator[Receipt]:
+def _require_same_filesystem(state: StateDirectory, intent: Intent, manifest: Path, root: int) -> None:
+    """Raise RootError when nobody can tell that the root is on the filesystem that was cleaned.
+
+    On another one every file would be gone, and be called deleted. A device number may change with a reboot, so it is
+    not asked alone; where the filesystem says nothing else, a person has to.
+    """
+    then = read_header(manifest).place
+    answer = state.same_filesystem(intent.run_id, intent.target)
+    if answer.exists() or (then is not None and is_same_filesystem(then, place_of(root))):
+        return
+    raise RootError(
+        f"{intent.root} is on another filesystem than it was; mount the one that was cleaned, or, should it be that "
+        f"very one, say so: touch {answer}"
+    )
+
+
+def _with_device(receipts: Iterator[Receipt], device: int) -> Iterator[Receipt]:
+    """Yield receipts with the device's number of today."""
     for receipt in receipts:
-        if receipt.identity.dev != directories.device:
-            raise RootError(f"{intent.root} is on another filesystem than it was; mount the one that was cleaned")
-        yield receipt
+        identity = receipt.identity
+        if identity.dev == device:
+            yield receipt
+        else:
+            yield structs.replace(receipt, identity=structs.replace(identity, dev=device))
 
 
 def find_receipts(intent: Intent) -> Path | None:
@@ -166,21 +188,34 @@ def _quarantine_of(intent: Intent, root: int) -> Generator[Quarantine | None]:
 def discard_target(installation: Installation, run_id: str, target: str) -> None:
     """Remove the copies of a target that never committed its intent, and its receipts: it deleted nothing.
 
-    Raises BackupError, UnsafeDirectoryError or OSError when the backup directory cannot be used.
+    Raises BackupError, UnsafeDirectoryError or OSError when the backup directory is away or cannot be used: the
+    receipts stay until then, because nothing else knows which copies are to go.
     """
     receipts = installation.state.receipts(run_id, target)
     if not receipts.exists():
         return
     try:
-        directory = read_header(receipts).backup_directory
+        directory = Path(read_header(receipts).backup_directory)
     except ManifestError:  # the power went before the header was on the disk
-        directory = str(installation.settings.backup.directory)
-    if directory and Path(directory).is_dir():
-        with open_file_backups(Path(directory), run_id) as store:  # sweeps what was staged when it closes
-            discard_backups(read_manifest(receipts, Receipt, torn=True), store)
-            store.remove(archive_name(run_id, target))  # also when no receipt of it was written yet
-            store.remove_replica(target)
+        directory = installation.settings.backup.directory
+    if directory.is_absolute():  # not so when the run made no backups
+        _discard_copies(directory, receipts, run_id, target)
     receipts.unlink()
+
+
+def _discard_copies(directory: Path, receipts: Path, run_id: str, target: str) -> None:
+    away = why_away(directory)
+    if away and any(receipt.backup for receipt in read_manifest(receipts, Receipt, torn=True)):
+        raise BackupError(
+            f"the backup directory {directory} {away}; mount it again, or, were the copies removed on purpose, "
+            f"remove {receipts}"
+        )
+    if not directory.is_dir():
+        return
+    with open_file_backups(directory, run_id) as store:  # sweeps what was staged when it closes
+        discard_backups(read_manifest(receipts, Receipt, torn=True), store)
+        store.remove(archive_name(run_id, target))  # also when no receipt of it was written yet
+        store.remove_replica(target)
 
 
 def counts_of(totals: Totals) -> dict[str, Counts]:

@@ -86,6 +86,10 @@ class StateDirectory:
         """Return where a restore writes what it put back."""
         return self._directory("manifests", run_id) / f"{target}.restored.jsonl.zst"
 
+    def same_filesystem(self, run_id: str, target: str) -> Path:
+        """Return where an operator says that a root is on the filesystem it was on, though nothing shows it."""
+        return self._directory("manifests", run_id) / f"{target}.same-filesystem"
+
     def next_recovery(self, run_id: str, target: str) -> Path:
         """Return where the outcomes of the next recovery of a run's target go; earlier ones stay as they are."""
         directory = self._directory("manifests", run_id)

@@ -12,6 +12,7 @@ import os
 import shutil
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import contextmanager
+from fnmatch import fnmatch
 from pathlib import Path
 
 from msgspec import Struct
@@ -31,6 +32,8 @@ _NAME_MAX = 255  # bytes, of every Linux filesystem in use
 _SUFFIX = ".backup"
 _STAGING_PREFIX = ".staging-"
 _REPLICAS = ".manifests"
+#: What else lies there: the logs of runs.
+LOGS = "cleanup_*.log"
 
 
 class BackupError(Exception):
@@ -326,6 +329,15 @@ class FileBackups:
 def _directories_of(place: str) -> Iterator[str]:
     while place := split(place)[0]:
         yield place
+
+
+def why_away(directory: Path) -> str | None:
+    """Say why the copies in a backup directory seem to be on a disk that is not mounted, or None."""
+    if not directory.is_dir():
+        return "is not there"
+    if all(fnmatch(path.name, LOGS) for path in directory.iterdir()):
+        return "is empty, as a mount point is whose disk is away"
+    return None
 
 
 def replica_of(directory: Path, run_id: str, target: str) -> Path:

@@ -17,6 +17,7 @@ import msgspec
 import zstandard
 from msgspec import Struct
 
+from cleanup_dagster.filesystem.place import Place
 from cleanup_dagster.filesystem.private import sync_directory
 
 _ROWS_PER_FRAME = 4_096
@@ -36,7 +37,10 @@ class Kind(str, Enum):
 
 
 class Header(Struct, frozen=True, omit_defaults=True):
-    """The first line: whose manifest this is. Enough to restore by, should nothing else be left."""
+    """The first line: whose manifest this is. Enough to restore by, should nothing else be left.
+
+    Receipts say in `place` where their root was, by which recovery knows it again.
+    """
 
     manifest: Kind
     run_id: str
@@ -47,6 +51,7 @@ class Header(Struct, frozen=True, omit_defaults=True):
     cleanup_type: str = ""
     executed_by: str = ""
     version: int = 1
+    place: Place | None = None
 
 
 class Trailer(Struct, frozen=True):

@@ -116,9 +116,12 @@ def _connect_sqlite(url: URL) -> Any:
 
 
 def _connect_postgres(dialect: Dialect, cargs: tuple[Any, ...], cparams: dict[str, Any]) -> Any:
+    from cleanup_dagster.database.patience import PatientConnection  # who has no Postgres imports no driver
+
     defaults: dict[str, Any] = {
         "connect_timeout": CONNECT_SECONDS,
         "application_name": "cleanup_dagster",
+        "connection_factory": PatientConnection,
         # A server that vanished without a word is noticed in about a minute instead of in two hours.
         "keepalives_idle": 30,
         "keepalives_interval": 10,

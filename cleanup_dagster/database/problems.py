@@ -84,6 +84,11 @@ def sqlite_problem(url: URL, error: BaseException) -> str | None:
 
 def postgres_problem(url: URL, error: BaseException, is_disconnect: bool) -> str | None:
     """Return the sentence for a Postgres `error` that lies in the server and not in the statement, else None."""
+    if is_disconnect and "no answer within" in str(error):
+        return (
+            f"{describe(url)} took a statement and did not answer: {' '.join(str(error).split())}; look whether the "
+            "server hangs or somebody keeps a lock on the tables (pg_stat_activity), then run again"
+        )
     if is_disconnect:
         return f"{describe(url)} closed the connection; check that it runs, then run again"
     say = _CODES.get(str(getattr(error, "pgcode", "")))

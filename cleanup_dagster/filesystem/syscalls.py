@@ -1,4 +1,4 @@
-"""The two system calls Python has no name for: rename without replacing, and the id of the mount a descriptor is on."""
+"""The system calls Python has no name for: rename without replacing, and what statx tells beyond stat."""
 
 import ctypes
 import errno
@@ -12,6 +12,8 @@ _STATX_MNT_ID = 0x1000
 _STATX_SIZE = 256
 _STATX_MASK_OFFSET = 0
 _STATX_MNT_ID_OFFSET = 0x90
+_STATX_BTIME = 0x800
+_STATX_BTIME_OFFSET = 0x50
 _RENAME_NOREPLACE = 1  # Linux renameat2
 _RENAME_EXCL = 4  # macOS renameatx_np
 #: A kernel or filesystem without the flag says one of these; link-then-unlink does the same without replacing.
@@ -29,14 +31,24 @@ def mount_id(fd: int) -> int:
     A bind mount of the same filesystem has the same `st_dev` (verified), so the device alone does not tell mounts
     apart. Where the kernel does not say (before Linux 5.8, macOS) the device has to do.
     """
-    if _statx is not None:
-        buffer = ctypes.create_string_buffer(_STATX_SIZE)
-        if _statx(fd, b"", _AT_EMPTY_PATH, _STATX_MNT_ID, buffer) == 0:
-            (mask,) = struct.unpack_from("=I", buffer, _STATX_MASK_OFFSET)
-            if mask & _STATX_MNT_ID:
-                (found,) = struct.unpack_from("=Q", buffer, _STATX_MNT_ID_OFFSET)
-                return int(found)
-    return os.fstat(fd).st_dev
+    found = _ask_statx(fd, _STATX_MNT_ID, _STATX_MNT_ID_OFFSET, "=Q")
+    return os.fstat(fd).st_dev if found is None else int(found[0])
+
+
+def born_ns(fd: int) -> int:
+    """Return when an open file or directory was made; 0 where kernel or filesystem do not say."""
+    found = _ask_statx(fd, _STATX_BTIME, _STATX_BTIME_OFFSET, "=qI")
+    return 0 if found is None else found[0] * 1_000_000_000 + found[1]
+
+
+def _ask_statx(fd: int, wanted: int, offset: int, layout: str) -> tuple[int, ...] | None:
+    if _statx is None:
+        return None
+    buffer = ctypes.create_string_buffer(_STATX_SIZE)
+    if _statx(fd, b"", _AT_EMPTY_PATH, wanted, buffer) != 0:
+        return None
+    (mask,) = struct.unpack_from("=I", buffer, _STATX_MASK_OFFSET)
+    return struct.unpack_from(layout, buffer, offset) if mask & wanted else None
 
 
 def rename_noreplace(source: str, destination: str, *, source_dir: int, destination_dir: int) -> None:

@@ -1,7 +1,9 @@
 """The database goes away between any two steps: nothing is lost, and the next live run makes the books right."""
 
+import os
 import shutil
 import tempfile
+import time
 import warnings
 from collections.abc import Callable, Generator
 from pathlib import Path
@@ -13,7 +15,7 @@ from service_helpers import Platform, files, left_behind, request, scan_all, tre
 from sqlalchemy import Connection, Engine, make_url
 
 from cleanup_dagster import applying
-from cleanup_dagster.database import run_targets
+from cleanup_dagster.database import engine, patience, run_targets
 from cleanup_dagster.database.engine import open_engine
 from cleanup_dagster.database.errors import DatabaseUnavailable
 from cleanup_dagster.handles import Report
@@ -29,13 +31,13 @@ class Cable:
         self.is_cut = False
         connect, begin = Engine.connect, Engine.begin
 
-        def guarded_connect(engine: Engine) -> object:
+        def guarded_connect(on: Engine) -> object:
             self._check()
-            return connect(engine)
+            return connect(on)
 
-        def guarded_begin(engine: Engine) -> object:
+        def guarded_begin(on: Engine) -> object:
             self._check()
-            return begin(engine)
+            return begin(on)
 
         patch.setattr(Engine, "connect", guarded_connect)
         patch.setattr(Engine, "begin", guarded_begin)
@@ -241,11 +243,23 @@ class Server:
 
     def kill(self) -> None:
         """Kill the server with all its processes at once, as a power cut would."""
-        postmaster = psutil.Process(int((self._data / "postmaster.pid").read_text().split()[0]))
-        processes = [postmaster, *postmaster.children()]
+        processes = self._processes()
         for process in processes:
             process.kill()
         psutil.wait_procs(processes, timeout=20)
+
+    def stop_answering(self) -> None:
+        """Freeze the server with all its processes: the connections stay, and nobody answers on them."""
+        for process in self._processes():
+            process.suspend()
+
+    def answer(self) -> None:
+        for process in self._processes():
+            process.resume()
+
+    def _processes(self) -> list[psutil.Process]:
+        postmaster = psutil.Process(int((self._data / "postmaster.pid").read_text().split()[0]))
+        return [postmaster, *postmaster.children()]
 
     def start(self) -> None:
         self._server.ensure_postgres_running()
@@ -277,6 +291,31 @@ def test_postgres_is_killed_between_two_steps(tmp_path: Path, server: Server, ki
         run_with_a_cut(service, killed_before, server.kill)
     nothing_is_lost(platform, before)
     server.start()
+    platform.run()
+    the_books_are_right(platform, before)
+
+
+@pytest.mark.parametrize("hangs_before", STEPS if os.environ.get("PROVE") == "all" else ["delete"])
+def test_postgres_hangs_between_two_steps(
+    tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch, hangs_before: str
+) -> None:
+    """Its processes are stopped, so no connection breaks: the run's own patience ends it."""
+    monkeypatch.setattr(patience, "ANSWER_SECONDS", 1.0)
+    monkeypatch.setattr(engine, "CONNECT_SECONDS", 2)
+    name = f"hangs_{hangs_before}"
+    with open_engine(server.url).connect().execution_options(isolation_level="AUTOCOMMIT") as conn:
+        conn.exec_driver_sql(f"CREATE DATABASE {name}")
+    platform = Platform(tmp_path, server.url.set(database=name))
+    before = some_garbage(platform)
+    began = time.monotonic()
+    try:
+        with platform.service() as service:
+            report = run_with_a_cut(service, hangs_before, server.stop_answering)
+    finally:
+        server.answer()
+    assert time.monotonic() - began < 60
+    assert report is None or "did not answer" in str(report.problems) or hangs_before == "prune"
+    nothing_is_lost(platform, before)
     platform.run()
     the_books_are_right(platform, before)
 

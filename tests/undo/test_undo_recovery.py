@@ -7,10 +7,11 @@ import pytest
 from service_helpers import Platform, files, left_behind, request, scan_all
 from undo_helpers import clean, copies, counts, flip, killed, undo
 
+from cleanup_dagster import settling
 from cleanup_dagster.collectors import deletion
 from cleanup_dagster.database import run_targets
+from cleanup_dagster.filesystem.place import Place
 from cleanup_dagster.filesystem.quarantine import Quarantine
-from cleanup_dagster.filesystem.tree import Directories
 from cleanup_dagster.handles import CheckedPlan
 from cleanup_dagster.installation import RunRefusedError
 from cleanup_dagster.retention.models import RestoreState
@@ -194,6 +195,32 @@ def test_without_an_intent_the_copies_go_and_the_files_stay(platform: Platform) 
     assert not list(platform.backups.rglob("*.receipts.*"))
 
 
+@pytest.mark.parametrize("mount_point", [False, True])
+def test_copies_on_a_disk_that_is_away_go_when_it_is_back(platform: Platform, mount_point: bool) -> None:
+    """Without an intent they protect nothing, and block nothing; but only their receipts know that they are to go."""
+    before = garbage(platform)
+    dies(platform, run_targets, "commit_intent", 1)
+    platform.backups.rename(platform.home / "away")
+    if mount_point:
+        platform.backups.mkdir(mode=0o700)
+    for _ in range(2):
+        (sentence,) = recovers(platform)
+        assert f"the backup directory {platform.backups} is {'empty' if mount_point else 'not there'}" in sentence
+        assert "its copies of logs stay until a later run can remove them" in sentence
+        shutil.rmtree(platform.backups)
+        if mount_point:
+            platform.backups.mkdir(mode=0o700)
+    assert safe(platform, before) == set()
+    assert platform.ask("SELECT status FROM cleanup_runs WHERE run_id = 'died'") == [("interrupted",)]
+    shutil.rmtree(platform.backups, ignore_errors=True)
+    (platform.home / "away").rename(platform.backups)
+    assert len(copies(platform)) == FILES
+    recovers(platform, 0)
+    assert copies(platform) == []
+    assert not list(platform.state.rglob("*.receipts.*"))
+    recovers(platform, 0)
+
+
 def test_a_database_lost_before_the_intent_costs_no_file(platform: Platform) -> None:
     before = garbage(platform)
     dies(platform, run_targets, "commit_intent", 1)
@@ -275,23 +302,26 @@ def test_receipts_lost_for_good_are_said_with_where_the_files_are_and_block_noth
 # Roots that cannot be judged
 
 
-def test_a_root_on_another_filesystem_is_not_judged(platform: Platform, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_root_on_another_filesystem_is_not_judged_until_somebody_says_that_it_is_the_same(
+    platform: Platform, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def elsewhere(_: int) -> Place:
+        return Place(1, 2, 3, 4)
+
     before = garbage(platform)
     dies(platform)
-    true = Directories.__init__
-
-    def elsewhere(self: Directories, root_fd: int, limit: int = 32) -> None:
-        true(self, root_fd, limit)
-        self.device += 1
-
     with monkeypatch.context() as patch:
-        patch.setattr(Directories, "__init__", elsewhere)
+        patch.setattr(settling, "place_of", elsewhere)
         with pytest.raises(
             RunRefusedError, match=r"run died was interrupted and cannot be settled: .*/logs is on another filesystem"
-        ):
+        ) as refusal:
             recovers(platform)
-    assert platform.ask("SELECT status FROM cleanup_runs WHERE run_id = 'died'") == [("running",)]
-    recovers(platform)
+        assert platform.ask("SELECT status FROM cleanup_runs WHERE run_id = 'died'") == [("running",)]
+        assert len(safe(platform, before)) == GONE
+        answer = str(refusal.value).split("touch ")[1].split(";")[0]
+        assert Path(answer).parent == platform.state / "manifests/died"
+        Path(answer).touch()
+        recovers(platform)
     everything_is_as_it_should_be(platform, before, safe(platform, before))
 
 
