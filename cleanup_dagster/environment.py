@@ -24,7 +24,17 @@ OVERRIDES: Mapping[str, tuple[str, ...]] = {
     "CLEANUP_STATE_DIR": ("state_dir",),
     "CLEANUP_BACKUP_DIR": ("backup", "directory"),
     "CLEANUP_TIMEZONE": ("schedule", "timezone"),
+    "CLEANUP_WEB_HOST": ("web", "host"),
+    "CLEANUP_WEB_PORT": ("web", "port"),
+    "CLEANUP_WEB_ALLOWED_HOSTS": ("web", "allowed_hosts"),
+    "CLEANUP_WEB_TRUSTED_PROXY": ("web", "trusted_proxy"),
+    "CLEANUP_WEB_TLS_CERTIFICATE": ("web", "tls_certificate"),
+    "CLEANUP_WEB_TLS_KEY": ("web", "tls_key"),
+    "DAGSTER_WEBSERVER_URL": ("web", "dagster_url"),
+    "DAGSTER_PUBLIC_URL": ("web", "dagster_public_url"),
 }
+#: Shorter ones could be guessed, even at five attempts a minute.
+TOKEN_LENGTH = 24
 _DATABASE_PARTS = {
     "CLEANUP_DB_HOST": "localhost",
     "CLEANUP_DB_PORT": "5433",
@@ -72,6 +82,19 @@ class Environment:
         if url:
             return self._checked_url(url)
         return self._composed_url() if parts else None
+
+    def token(self, variable: str) -> SecretStr | None:
+        """Return a token of the page, or None when it is not set. No message quotes it."""
+        text = self.get(variable)
+        if text is None:
+            return None
+        if not re.fullmatch(rf"[!-~]{{{TOKEN_LENGTH},512}}", text):
+            self.problems.append(
+                f"{variable}: is no token of {TOKEN_LENGTH} to 512 visible characters; make one with "
+                "`openssl rand -hex 32` (not shown here, it is a secret)"
+            )
+            return None
+        return SecretStr(text)
 
     def default_targets(self) -> list[DefaultTarget]:
         """Return the targets of a configuration that names none."""

@@ -25,6 +25,7 @@ from cleanup_dagster.retention.defaults import RETENTION_DAYS_MAX
 from cleanup_dagster.retention.guardrails import Limits
 from cleanup_dagster.roots import blocks_the_way, forbidden_root, forbidden_store, overlap
 from cleanup_dagster.targets import AbsolutePath, LimitKeys, Strict, Target, TargetLimits, whole
+from cleanup_dagster.web_settings import Web
 
 #: The zone of times that name none; None is the host's own.
 ZoneChoice: TypeAlias = tzinfo | None
@@ -128,6 +129,7 @@ class Settings(Strict):
         default_factory=Backup, description="a mapping with directory, retention_days and restore_hold_days"
     )
     schedule: Schedule = Field(default_factory=Schedule, description="a mapping with cron and timezone")
+    web: Web = Field(default_factory=Web, description="a mapping with host, port, dagster_url and their kin")
     naive_timezone: str | None = Field(
         default=None, description="the IANA name of a time zone, such as 'Europe/Berlin', or null"
     )
@@ -141,6 +143,8 @@ class Settings(Strict):
     limits: TargetLimits = Limits()
     targets: tuple[Target, ...]
     database_url: SecretStr | None = None
+    operator_token: SecretStr | None = None
+    viewer_token: SecretStr | None = None
     dagster_home: Path | None = None
     config_file: Path | None = None
 
@@ -178,7 +182,7 @@ class Settings(Strict):
 
 
 #: Known only from the environment, so that no password lies in a file that many may read.
-_NOT_IN_FILE = frozenset({"database_url", "dagster_home", "config_file"})
+_NOT_IN_FILE = frozenset({"database_url", "dagster_home", "config_file", "operator_token", "viewer_token"})
 
 _Model = TypeVar("_Model", bound=BaseModel)
 
@@ -211,7 +215,7 @@ class _Loader:
             del content[key]
             self.problems.append(
                 f"{self._label((key,))}: is no key of this file; set it in the environment "
-                "(CLEANUP_DATABASE_URL, DAGSTER_HOME, CLEANUP_CONFIG)"
+                "(CLEANUP_DATABASE_URL, DAGSTER_HOME, CLEANUP_CONFIG, CLEANUP_WEB_OPERATOR_TOKEN and _VIEWER_TOKEN)"
             )
         limits = self._limits(content.pop("limits", {}), ("limits",))
         targets = (
@@ -223,6 +227,8 @@ class _Loader:
             "limits": Limits(**limits),
             "targets": tuple(target for _, target in targets),
             "database_url": self.environment.database_url(),
+            "operator_token": self.environment.token("CLEANUP_WEB_OPERATOR_TOKEN"),
+            "viewer_token": self.environment.token("CLEANUP_WEB_VIEWER_TOKEN"),
             "dagster_home": self.dagster_home,
             "config_file": self.file,
         }

@@ -46,12 +46,22 @@ def test_the_reference_shows_every_key_with_its_default(tmp_path: Path) -> None:
     )
     assert shown.model_dump() == plain.model_dump()
     keys = set(re.findall(r"([a-z_]+):", text))
-    wanted = {*Settings.model_fields} - {"database_url", "dagster_home", "config_file"}
+    wanted = {*Settings.model_fields} - {
+        "database_url",
+        "dagster_home",
+        "config_file",
+        "operator_token",
+        "viewer_token",
+    }
     for target in shown.targets:
         wanted |= {*type(target).model_fields}
     wanted |= {*type(shown.backup).model_fields, *type(shown.schedule).model_fields, *shown.limits.__struct_fields__}
+    wanted |= {*type(shown.web).model_fields}
     assert wanted - keys == set()
-    assert set(re.findall(r"`(CLEANUP_[A-Z_]+)`", (_DOCS / "configuration.md").read_text())) >= OVERRIDES.keys()
+    assert (
+        set(re.findall(r"`((?:CLEANUP|DAGSTER)_[A-Z_]+)`", (_DOCS / "configuration.md").read_text()))
+        >= OVERRIDES.keys()
+    )
 
 
 def test_the_readme_shows_a_configuration_that_loads(tmp_path: Path) -> None:

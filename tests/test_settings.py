@@ -368,7 +368,7 @@ LIMIT_KEYS = "allow_volatile_backup, free_space_reserve, max_bytes, max_files, m
             "database_url: postgresql://u:s3cret@h/d",
             (
                 "cleanup.yaml: database_url: is no key of this file; set it in the environment "
-                "(CLEANUP_DATABASE_URL, DAGSTER_HOME, CLEANUP_CONFIG)"
+                "(CLEANUP_DATABASE_URL, DAGSTER_HOME, CLEANUP_CONFIG, CLEANUP_WEB_OPERATOR_TOKEN and _VIEWER_TOKEN)"
             ),
         ),
         # strict types

@@ -275,6 +275,26 @@ def check_command(session: Session) -> int:
     return check(session)
 
 
+@root.command(
+    "serve",
+    epilog=examples("cleanup-operations serve", "cleanup-operations serve --port 8080"),
+)
+@click.option("--host", metavar="ADDRESS", help="Listen on this address. [default: web.host, 127.0.0.1]")
+@click.option("--port", type=click.IntRange(1, 65535), help="Listen on this port. [default: web.port, 3001]")
+@click.pass_obj
+def serve_command(session: Session, *, host: str | None, port: int | None) -> int:
+    """Serve the page and the REST API.
+
+    Shows what is and was, changes policies and holds, and launches runs in Dagster, whose webserver it
+    expects at DAGSTER_WEBSERVER_URL. It deletes nothing by itself. The first start makes the tokens and
+    prints a login link, once. An address that other machines can reach needs a token of your own and TLS
+    or a trusted proxy.
+    """
+    from cleanup_dagster.cli.serving import serve
+
+    return serve(session, host, port)
+
+
 @root.group("db")
 def db_group() -> None:
     """Set up the database."""

@@ -1,0 +1,1 @@
+"""The page and the REST API: show what is, change policies and holds, launch runs in Dagster; delete nothing."""

@@ -1,0 +1,25 @@
+"""What the endpoints work with."""
+
+from typing import NamedTuple
+
+from fastapi import Request
+
+from cleanup_dagster.web.auth import Limiter, Sessions
+from cleanup_dagster.web.platform import Platform
+from cleanup_dagster.web.tokens import Tokens
+
+API = "/api/cleanup"
+
+
+class Parts(NamedTuple):
+    """The one set of an application."""
+
+    platform: Platform
+    tokens: Tokens
+    sessions: Sessions
+    limiter: Limiter
+
+
+def parts_of(request: Request) -> Parts:
+    """Return what the endpoints of the application that is asked work with."""
+    return request.app.state.parts
