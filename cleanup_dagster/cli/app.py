@@ -16,6 +16,7 @@ from cleanup_dagster.cli.options import (
     Context,
     DataType,
     Group,
+    RunId,
     common_options,
     examples,
     take_common,
@@ -24,6 +25,7 @@ from cleanup_dagster.cli.options import (
 from cleanup_dagster.cli.session import Session
 
 _TYPES = click.Choice(["automatic", "manual", "emergency"])
+_TYPE_HELP = "automatic (never asks), manual, or emergency (passes four of the guardrails). [default: manual]"
 _EPILOG = "\b\nExit codes:\n" + "\n".join(f"  {code:<4} {meaning}" for code, meaning in exits.EXIT_CODES)
 
 
@@ -56,7 +58,7 @@ class Root(Group):
 )
 @click.option("--dry-run", is_flag=True, help="Show what a live run would delete, and why. The default.")
 @click.option("--run", "live", is_flag=True, help="Delete what has outlived its retention. Asks first.")
-@click.option("--type", "kind", type=_TYPES, help="Who asks for the run. [default: manual]")
+@click.option("--type", "kind", metavar="TYPE", type=_TYPES, help=_TYPE_HELP)
 @click.option("--stats", "show_stats", is_flag=True, help="Show what was cleaned so far; the same as `stats`.")
 @click.option("--yes", is_flag=True, help="Do not ask; with --run, for scripts.")
 @click.version_option(None, "--version", "-V", package_name="cleanup_dagster", message="cleanup-operations %(version)s")
@@ -65,8 +67,8 @@ def root(ctx: click.Context, *, dry_run: bool, live: bool, kind: str | None, sho
     """Clean up what has outlived its retention, with backup, audit and undo.
 
     Finds operation files, dbt logs and artifacts, system logs and temporary files that are older than
-    their policy allows. Without a command and without --run nothing is deleted: the plan is shown, with
-    the reason for every file. Start with `check` and `plan`.
+    their policy allows. Without a command and without --run nothing is deleted: the plan is shown. Start
+    with `check` and `plan`.
 
     \b
     Examples:
@@ -123,7 +125,12 @@ def _require_consistent(*, dry_run: bool, live: bool, show_stats: bool, kind: st
     ),
 )
 @click.option(
-    "--type", "kind", type=_TYPES, default="manual", show_default=True, help="Judge as a run of this type would."
+    "--type",
+    "kind",
+    metavar="TYPE",
+    type=_TYPES,
+    default="manual",
+    help="Plan for a run of this type. [default: manual]",
 )
 @click.option("--files", "list_files", is_flag=True, help="Also list every file that would go, with the reason.")
 @click.pass_obj
@@ -144,7 +151,7 @@ def plan_command(session: Session, *, kind: str, list_files: bool) -> int:
         "cleanup-operations plan", "cleanup-operations apply 1a2b3c4d", "cleanup-operations apply 1a2b3c4d --yes"
     ),
 )
-@click.argument("plan", metavar="PLAN")
+@click.argument("plan", metavar="PLAN", type=RunId(dry=True))
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @click.pass_obj
 def apply_command(session: Session, *, plan: str, yes: bool) -> int:
@@ -168,7 +175,7 @@ def apply_command(session: Session, *, plan: str, yes: bool) -> int:
         "cleanup-operations run --type emergency --skip-backup",
     ),
 )
-@click.option("--type", "kind", type=_TYPES, default="manual", show_default=True, help="Who asks for the run.")
+@click.option("--type", "kind", metavar="TYPE", type=_TYPES, default="manual", help=_TYPE_HELP)
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @click.option("--skip-backup", is_flag=True, help="Delete without backup, for a full disk; only with type emergency.")
 @click.pass_obj
@@ -199,8 +206,8 @@ def run_command(session: Session, *, kind: str, yes: bool, skip_backup: bool) ->
         "cleanup-operations restore 1a2b3c4d '/srv/dbt/**' --data-type dbt_logs",
     ),
 )
-@click.argument("run", metavar="RUN")
-@click.argument("paths", metavar="[PATH]...", nargs=-1)
+@click.argument("run", metavar="RUN", type=RunId())
+@click.argument("paths", metavar="[PATH]...", nargs=-1, type=click.Path())
 @click.option("--data-type", "data_types", type=DataType(), multiple=True, help="Only this data type; may be repeated.")
 @click.option("--dry-run", is_flag=True, help="Verify the backups and say what would be restored.")
 @click.pass_obj
@@ -225,7 +232,7 @@ root.add_command(holds_group)
 
 
 @root.command("explain", epilog=examples("cleanup-operations explain /srv/ops/operation_7.json"))
-@click.argument("path", metavar="PATH")
+@click.argument("path", metavar="PATH", type=click.Path())
 @click.pass_obj
 def explain_command(session: Session, *, path: str) -> int:
     """Say why a file is kept or would go, and when.
@@ -249,7 +256,11 @@ def stats_command(session: Session) -> int:
 
 @root.command("history", epilog=examples("cleanup-operations history", "cleanup-operations history --runs --limit 5"))
 @click.option(
-    "--limit", type=click.IntRange(1, 100_000), default=30, show_default=True, help="Rows to show, newest first."
+    "--limit",
+    metavar="N",
+    type=click.IntRange(1, 100_000),
+    default=30,
+    help="Rows to show, newest first. [default: 30]",
 )
 @click.option("--runs", is_flag=True, help="Every run instead of the audit: dry runs and restores, too.")
 @click.pass_obj

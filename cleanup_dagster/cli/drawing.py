@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from cleanup_dagster.cli.output import Output
 
 _EVERY_SECONDS = 5.0
-_NAME = 18  # of a target, so that a bar with counts of millions fits 80 columns
+_NAME, _BAR = 14, 12  # of a target's name and of a bar, so that counts of millions fit 80 columns beside them
 _TITLES = {"judged": "Scan", "backed up": "Back up", "deleted": "Delete", "restored": "Restore", "verified": "Verify"}
 
 
@@ -42,7 +42,7 @@ class Bars:
 
         self._progress: RichProgress = Progress(
             TextColumn("{task.description}"),
-            BarColumn(bar_width=16),
+            BarColumn(bar_width=_BAR),
             TextColumn("{task.fields[count]}", justify="right"),
             TextColumn("{task.fields[rate]}", justify="right"),
             TimeRemainingColumn(compact=True),
@@ -56,8 +56,8 @@ class Bars:
     def stop(self) -> None:
         """Draw the last state, and show the cursor again."""
         for task in self._progress.tasks:
-            if task.total is None:  # a scan knows how much there is when it is over
-                self._progress.update(task.id, total=task.completed or 1, completed=task.completed or 1)
+            if task.total is None:  # a scan knows how much there is when it is over; what did nothing shows nothing
+                self._progress.update(task.id, total=task.completed, visible=bool(task.completed))
         self._progress.stop()
 
     def say(self, text: str) -> None:
@@ -74,7 +74,7 @@ class Bars:
             nonlocal count
             with lock:
                 count += more
-            whole = f"{count:,} of {files(of)}" if of else files(count)
+            whole = f"{count:,} of {of:,}" if of else files(count)
             rate = f"{count / max(time.monotonic() - started, 1e-3):,.0f}/s" if count else ""
             self._progress.update(task, advance=more, count=whole, rate=rate)
 

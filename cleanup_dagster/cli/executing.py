@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
 Value = TypeVar("Value")
 
+_STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _SAFELY = "Stopping at the next safe point; what is in hand is finished first. Press Ctrl-C again to end at once."
 _AT_ONCE = "Ended at once. The next live run settles what was in hand; nothing is lost."
 
@@ -111,6 +112,8 @@ def execute(session: Session, job: str, config: Mapping[str, object]) -> Execute
     """Execute a job and return how it ended. Raises CliError when Dagster's instance cannot be used."""
     _ = session.settings  # says which database it is before anything is drawn
     run_id = str(uuid.uuid4())
+    if not config["dry_run"]:
+        session.changes("history --runs")
     with drawing(session.out) as shown:
         watch = Watch(shown)
         launched = _in_thread(session.out, watch, lambda: _launch(session.settings, job, config, run_id, watch))
@@ -155,7 +158,7 @@ def _in_thread(out: Output, watch: Watch, work: Callable[[], Launched]) -> Launc
 
 @contextlib.contextmanager
 def _signals(out: Output, watch: Watch) -> Generator[None]:
-    """Let the first Ctrl-C or SIGTERM ask the run to stop, and the second one end it."""
+    """Let the first signal (Ctrl-C, a terminal that goes away) ask the run to stop, and the second one end it."""
 
     def handle(_number: int, _frame: FrameType | None) -> None:
         if watch.stopping():
@@ -170,11 +173,15 @@ def _signals(out: Output, watch: Watch) -> Generator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    # One that whoever started us wants ignored (nohup, a job in the background) stays so.
+    before = {number: signal.getsignal(number) for number in _STOPPING}
+    heard = {number: handler for number, handler in before.items() if handler is not signal.SIG_IGN}
+    for number in heard:
+        signal.signal(number, handle)
     try:
         yield
     finally:
-        for number, handler in before.items():
+        for number, handler in heard.items():
             signal.signal(number, handler)
 
 

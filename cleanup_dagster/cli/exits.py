@@ -39,6 +39,7 @@ def code_of(error: BaseException) -> int | None:
     from cleanup_dagster.installation import RunRefusedError
     from cleanup_dagster.records import RunNotFoundError
     from cleanup_dagster.settings import ConfigError
+    from cleanup_dagster.workers import WorkerError
 
     if isinstance(error, CliError):
         return error.code
@@ -48,6 +49,6 @@ def code_of(error: BaseException) -> int | None:
         return USAGE
     if isinstance(error, RunRefusedError):
         return REFUSED
-    if isinstance(error, (BackupError, ManifestError, RootError, OSError)):
+    if isinstance(error, (BackupError, ManifestError, RootError, WorkerError, OSError)):
         return SOME_FAILED
     return None

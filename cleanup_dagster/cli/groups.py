@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from cleanup_dagster.cli.options import DataType, Days, Group, examples
+from cleanup_dagster.cli.options import DataType, Days, Group, HoldId, RunId, Words, examples
 
 if TYPE_CHECKING:
     from cleanup_dagster.cli.session import Session
@@ -33,9 +33,13 @@ def backups_list_command(session: Session) -> int:
         "cleanup-operations backups show 1a2b3c4d --limit 0 | grep operation_7",
     ),
 )
-@click.argument("run", metavar="RUN")
+@click.argument("run", metavar="RUN", type=RunId())
 @click.option(
-    "--limit", type=click.IntRange(0), default=50, show_default=True, help="Files to list; 0 for all. --json lists all."
+    "--limit",
+    metavar="N",
+    type=click.IntRange(0),
+    default=50,
+    help="Files to list, 0 for all; --json lists all. [default: 50]",
 )
 @click.pass_obj
 def backups_show_command(session: Session, *, run: str, limit: int) -> int:
@@ -48,7 +52,7 @@ def backups_show_command(session: Session, *, run: str, limit: int) -> int:
 @backups_group.command(
     "verify", epilog=examples("cleanup-operations backups verify", "cleanup-operations backups verify 1a2b3c4d")
 )
-@click.argument("run", metavar="[RUN]", required=False)
+@click.argument("run", metavar="[RUN]", required=False, type=RunId())
 @click.pass_obj
 def backups_verify_command(session: Session, *, run: str | None) -> int:
     """Read every byte of the backups again, of all runs or of one.
@@ -101,7 +105,12 @@ def policies_list_command(session: Session) -> int:
 )
 @click.argument("data_type", metavar="DATA_TYPE", type=DataType())
 @click.option("--days", type=Days(), help="How long to keep, from 1 to 36500 days.")
-@click.option("--keep-last", type=click.IntRange(0, 2**31 - 1), help="Keep the newest N of each pipeline; 0 for none.")
+@click.option(
+    "--keep-last",
+    metavar="N",
+    type=click.IntRange(0, 2**31 - 1),
+    help="Keep the newest N of each pipeline, however old; 0 for none.",
+)
 @click.pass_obj
 def policies_set_command(session: Session, *, data_type: str, days: int | None, keep_last: int | None) -> int:
     """Change how long a data type is kept.
@@ -181,11 +190,13 @@ def holds_list_command(session: Session) -> int:
         "      --reason 'incident 7' --until 2026-12-31",
     ),
 )
-@click.argument("pattern", metavar="PATH")
-@click.option("--reason", required=True, help="Why; shown wherever the hold keeps something.")
+@click.argument("pattern", metavar="PATH", type=click.Path())
+@click.option("--reason", type=Words(), required=True, help="Why; shown wherever the hold keeps something.")
 @click.option("--data-type", type=DataType(), help="Hold only this data type.")
-@click.option("--pipeline", help="Hold only operations of this pipeline.")
-@click.option("--until", metavar="MOMENT", help="Until when, such as 2026-12-31 or 2026-12-31T18:00+01:00.")
+@click.option("--pipeline", type=Words(), help="Hold only operations of this pipeline.")
+@click.option(
+    "--until", metavar="MOMENT", type=Words(), help="Until when, such as 2026-12-31 or 2026-12-31T18:00+01:00."
+)
 @click.option("--days", type=Days(), help="For how many days from now. Without either: until it is removed.")
 @click.pass_obj
 def holds_add_command(
@@ -208,7 +219,7 @@ def holds_add_command(
 
 
 @holds_group.command("remove", epilog=examples("cleanup-operations holds remove 3"))
-@click.argument("number", metavar="ID", type=click.IntRange(1))
+@click.argument("number", metavar="ID", type=HoldId())
 @click.pass_obj
 def holds_remove_command(session: Session, *, number: int) -> int:
     """Remove a hold by its id."""

@@ -332,6 +332,7 @@ def upgrade(session: Session) -> int:
     from cleanup_dagster.database.schema import upgrade as upgrade_schema
 
     settings = session.settings
+    session.changes("check")
     if settings.database_url is None:
         path = settings.state_dir / "cleanup.db"
         existed = path.exists()

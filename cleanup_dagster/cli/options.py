@@ -31,25 +31,35 @@ DATA_TYPES = (
     "temp_files",
     "dagster_runs",
 )
-_COMMON = ("config", "db_host", "db_port", "db_name", "db_user", "db_password", "json")
+COMMON = ("config", "db_host", "db_port", "db_name", "db_user", "db_password", "json")
 
 
 def common_options() -> list[click.Parameter]:
     """Return the options that go with every command, before or after its name."""
     return [
-        click.Option(["--config"], metavar="FILE", help="cleanup.yaml to use, instead of the one in CLEANUP_CONFIG."),
-        click.Option(["--db-host"], metavar="HOST", help="Use Postgres on this host. [default: localhost]"),
+        click.Option(
+            ["--config"],
+            metavar="FILE",
+            type=click.Path(),
+            help="cleanup.yaml to use, instead of the one in CLEANUP_CONFIG.",
+        ),
+        click.Option(
+            ["--db-host"], metavar="HOST", type=Words(), help="Use Postgres on this host. [default: localhost]"
+        ),
         click.Option(
             ["--db-port"],
             metavar="PORT",
             type=click.IntRange(1, 65535),
             help="Use Postgres on this port. [default: 5433]",
         ),
-        click.Option(["--db-name"], metavar="NAME", help="Use this Postgres database. [default: dagster]"),
-        click.Option(["--db-user"], metavar="USER", help="Connect as this user. [default: dagster]"),
+        click.Option(
+            ["--db-name"], metavar="NAME", type=Words(), help="Use this Postgres database. [default: dagster]"
+        ),
+        click.Option(["--db-user"], metavar="USER", type=Words(), help="Connect as this user. [default: dagster]"),
         click.Option(
             ["--db-password"],
             metavar="TEXT",
+            type=Words(),
             help="The user's password. Visible to everybody on this host; CLEANUP_DB_PASSWORD is not.",
         ),
         click.Option(["--json"], is_flag=True, help="Print one JSON document on stdout, and nothing else there."),
@@ -58,7 +68,7 @@ def common_options() -> list[click.Parameter]:
 
 def take_common(params: dict[str, Any]) -> dict[str, Any]:
     """Take the options that go with every command out of a command's, and return those that were given."""
-    taken = {name: params.pop(name, None) for name in _COMMON}
+    taken = {name: params.pop(name, None) for name in COMMON}
     return {name: value for name, value in taken.items() if value not in {None, False}}
 
 
@@ -112,11 +122,14 @@ def write_options(command: click.Command, ctx: click.Context, formatter: click.H
     own: list[tuple[str, str]] = []
     for parameter in command.get_params(ctx):
         record = parameter.get_help_record(ctx)
-        if record is not None:
-            (common if parameter.name in _COMMON else own).append(record)
+        if record is not None and isinstance(parameter, click.Option):  # arguments are told of in the text
+            (common if parameter.name in COMMON else own).append(record)
     if ctx.parent is not None:
         everywhere = [record for record in common if not record[0].startswith("--db-")]
-        common = [*everywhere, ("--db-...", f"Use Postgres; see {ctx.find_root().command_path} --help.")]
+        common = [
+            *everywhere,
+            ("--db-...", f"Use Postgres; see {ctx.find_root().command_path} --help, as for the exit codes."),
+        ]
     for title, records in (("Options", own), (rest, common)):
         if records:
             with formatter.section(title):
@@ -136,17 +149,62 @@ class Days(_Number):
         return int(text)
 
 
-class DataType(_Text):
+class Words(_Text):
+    """A text that a database and a terminal can take: a command line may hold any bytes."""
+
+    name = "text"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Return the text. Fails for bytes that are no UTF-8."""
+        text = str(value)
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            self.fail(f"{text!r} is not UTF-8", param, ctx)
+        return text
+
+
+class DataType(Words):
     """A data type; the database knows which there are, completion the default ones."""
 
     name = "data_type"
 
     def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-        """Offer the default data types."""
-        from click.shell_completion import CompletionItem
+        """Offer the data types that have a policy."""
+        from cleanup_dagster.cli.completing import data_types
 
-        del ctx, param
-        return [CompletionItem(name) for name in DATA_TYPES if name.startswith(incomplete)]
+        del param
+        return data_types(ctx, incomplete)
+
+
+class RunId(Words):
+    """The id of a run, or its beginning: of a dry run that can be applied, or of one that can be undone."""
+
+    name = "run"
+
+    def __init__(self, *, dry: bool = False) -> None:
+        self._dry = dry
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        """Offer the latest runs."""
+        from cleanup_dagster.cli.completing import runs
+
+        del param
+        return runs(ctx, incomplete, dry=self._dry)
+
+
+class HoldId(click.IntRange):
+    """The id of a hold."""
+
+    def __init__(self) -> None:
+        super().__init__(min=1)
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        """Offer the holds."""
+        from cleanup_dagster.cli.completing import holds
+
+        del param
+        return holds(ctx, incomplete)
 
 
 def examples(*lines: str) -> str:

@@ -11,7 +11,7 @@ import os
 from contextlib import suppress
 from typing import TYPE_CHECKING, TextIO
 
-from cleanup_dagster.cli.pages import Page
+from cleanup_dagster.cli.pages import Page, visible
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -75,13 +75,17 @@ class Output:
         self.stdout = Stream(stdout)
         self.stderr = Stream(stderr)
         self.as_json = as_json
+        #: Whether the one document has begun: an error after that must not write a second one.
+        self.begun = False
+        #: What is true should Ctrl-C end the command now; a command says here when that is no longer so.
+        self.if_interrupted = "nothing was changed"
         #: Results, for people, and what is not part of a result: questions, and plans to be confirmed.
         self.page = Page(self.stdout)
         self.aside = Page(self.stderr)
 
     def say(self, text: str = "") -> None:
-        """Write a line of the result as it is, however long."""
-        self.stdout.write(f"{text}\n")
+        """Write a line of the result, however long."""
+        self.stdout.write(f"{visible(text)}\n")
 
     def note(self, text: str) -> None:
         """Write a line about how things go."""
@@ -91,6 +95,7 @@ class Output:
     def document(self, content: Mapping[str, object], rows: tuple[str, Iterable[object]] | None = None) -> None:
         """Write the one JSON document of a command. `rows`, a key and its list, are written as they come."""
         text = json.dumps(content, indent=2)
+        self.begun = True
         if rows is None:
             self.say(text)
             return

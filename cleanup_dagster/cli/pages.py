@@ -20,6 +20,13 @@ _GAP = "  "
 _STYLES = {"bold": "1", "dim": "2", "red": "31", "green": "32", "yellow": "33"}
 
 
+def visible(text: str) -> str:
+    """Return the text with whatever could take over a terminal written out: a reason or a name may be anybody's."""
+    if text.isprintable():
+        return text
+    return "".join(one if one.isprintable() or one == "\n" else repr(one)[1:-1] for one in text)
+
+
 class Paper(Protocol):
     """Where a page is written to."""
 
@@ -59,7 +66,7 @@ class Page:
 
     def print(self, text: str = "", style: str = "", indent: int = 0) -> None:
         """Write sentences; on a terminal they break between words, and go on `indent` columns in."""
-        lines = text.splitlines() or [""]
+        lines = visible(text).split("\n")
         if self._paper.isatty():
             lines = [piece for line in lines for piece in _broken(line, self.width, indent)]
         for line in lines:
@@ -75,7 +82,7 @@ class Page:
         """Write a table that fits; a column whose title begins with `>` is set to the right and never broken."""
         titles = [title.removeprefix(">") for title in columns]
         right = [title.startswith(">") for title in columns]
-        cells = [titles, *(list(row) for row in rows)]
+        cells = [titles, *([visible(cell) for cell in row] for row in rows)]
         widths = _fitting([max(map(len, column)) for column in zip(*cells, strict=True)], right, self.width)
         rule = "\u2500" if "utf" in self._paper.encoding.lower() else "-"
         for number, row in enumerate(cells):

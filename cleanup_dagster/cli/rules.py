@@ -68,6 +68,7 @@ def change_policies(
         raise CliError("nothing to change: give --days, --keep-last or both")
     with session.records() as records:
         names = [row.data_type for row in records.policies()] if every else list(dict.fromkeys(data_types))
+        session.changes("policies list")
         rows = records.change_policies(
             names, user(), retention_days=retention_days, enabled=enabled, keep_last=keep_last
         )
@@ -89,6 +90,7 @@ def reset_policies(session: Session, *, yes: bool) -> int:
         )
         confirm(session.out, "Reset them?")
     with session.records() as records:
+        session.changes("policies list")
         changed = records.reset_policies(user())
         rows = records.policies()
 
@@ -171,6 +173,7 @@ def add_hold(
     wanted = selection(session, pattern)
     until_ns = _until_ns(session, until, hold_days)
     with session.records() as records:
+        session.changes("holds list")
         number = records.hold(wanted, reason, user(), data_type=data_type, pipeline=pipeline, until_ns=until_ns)
 
     def show() -> None:
@@ -199,6 +202,7 @@ def _until_ns(session: Session, until: str | None, hold_days: int | None) -> int
 def remove_hold(session: Session, number: int) -> int:
     """Remove a hold."""
     with session.records() as records:
+        session.changes("holds list")
         removed = records.release(number)
     if not removed:
         raise CliError(f"there is no hold {number}; `cleanup-operations holds list` shows them")

@@ -78,6 +78,10 @@ class Session:
         with self.installation() as installation:
             yield Records(installation)
 
+    def changes(self, shown_by: str) -> None:
+        """Say that from here on something may be changed, and which command shows whether it was."""
+        self.out.if_interrupted = f"`cleanup-operations {shown_by}` shows what was done"
+
     def finish(
         self,
         document: Mapping[str, object],

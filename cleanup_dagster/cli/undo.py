@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from typing import TYPE_CHECKING
 
 from cleanup_dagster.cli import exits
@@ -44,7 +45,7 @@ def restore(session: Session, typed: str, paths: Sequence[str], data_types: Sequ
     ended = execute(session, "restore", config)
     report = ended.watch.last(RestoreReport)
     if report is None:
-        raise _broken_off(ended)
+        raise _broken_off(ended, dry_run=dry_run)
     code = exits.INTERRUPTED if ended.stopped else ended.code
     return session.finish(_restored_document(ended.run_id, report), lambda: _show_restored(session, report), code)
 
@@ -56,19 +57,26 @@ def selection(session: Session, typed: str) -> str:
     """
     from cleanup_dagster.filesystem.names import to_text
 
-    if typed.startswith("**") or (typed.startswith("/") and _GLOB & set(typed)):
+    if typed.startswith("**"):
         return typed
-    path = os.path.abspath(typed)  # noqa: PTH100  resolve() would follow a link
-    roots = [str(target.root) for target in session.settings.targets]
-    if not any(path == root or path.startswith(f"{root}/") or root.startswith(f"{path}/") for root in roots):
+    roots = [to_text(str(target.root)) for target in session.settings.targets]
+    if typed.startswith("/") and _GLOB & set(typed):
+        path, begins = typed, re.split(r"[*?[]", typed, maxsplit=1)[0]
+        within = any(root.startswith(begins) or begins.startswith(f"{root}/") for root in roots)
+    else:
+        path = to_text(os.path.abspath(typed))  # noqa: PTH100  resolve() would follow a link
+        within = any(path == root or path.startswith(f"{root}/") or root.startswith(f"{path}/") for root in roots)
+    if not within:
         known = ", ".join(f"{target.name} ({target.root})" for target in session.settings.targets) or "none"
         raise CliError(f"{to_text(path)} lies in no target; targets: {known}")
-    return to_text(path)
+    return path
 
 
-def _broken_off(ended: Executed) -> CliError:
+def _broken_off(ended: Executed, *, dry_run: bool) -> CliError:
     if not ended.stopped:
         return CliError(ended.failure, ended.code)
+    if dry_run:
+        return CliError("Interrupted; nothing was written.", exits.INTERRUPTED)
     count = ended.watch.done["restored"]
     return CliError(
         f"Interrupted at a safe point after {files(count)} of the restore; start it again for the rest, "
@@ -237,6 +245,7 @@ def prune_backups(session: Session, *, yes: bool, dry_run: bool) -> int:
         if dry_run or (asks and not over):
             document: dict[str, object] = {"dry_run": dry_run, "expired": [_set_document(one) for one in over]}
             return session.finish(document, lambda: _show_over(session, over))
+        session.changes("backups list")
         pruned = service.prune_backups()
     code = exits.SOME_FAILED if pruned.problems else exits.DONE
 

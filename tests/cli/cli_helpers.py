@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from cleanup_dagster.cli import main
+from cleanup_dagster.cli import invoking
 
 DAY = 86_400
 #: Name, age in days, and status. The first three have outlived their policies.
@@ -102,7 +102,7 @@ class Platform:
             patch.setattr(sys, "stdin", stdin)
             patch.setattr(sys, "stdout", stdout)
             patch.setattr(sys, "stderr", stderr)
-            code = main.run(arguments)
+            code = invoking.run(arguments)
         return Ended(code, stdout.getvalue(), stderr.getvalue())
 
     def environment(self) -> dict[str, str]:

@@ -9,6 +9,7 @@ from typing import cast
 import click
 import pytest
 from cli_helpers import PROGRAM, Platform
+from click.shell_completion import ShellComplete
 
 from cleanup_dagster.cli import exits
 from cleanup_dagster.cli.app import root
@@ -88,10 +89,39 @@ def test_the_shells_can_complete(platform: Platform) -> None:
     for shell in ("bash", "zsh", "fish"):
         assert f"_CLEANUP_OPERATIONS_COMPLETE={shell}_source" in _TEXT
     asked = {"_CLEANUP_OPERATIONS_COMPLETE": "bash_complete", "COMP_CWORD": "3"}
-    for typed, offered in (("policies set d", {"dbt_logs", "dagster_runs"}), ("run --type e", {"emergency"})):
-        environment = platform.environment() | asked | {"COMP_WORDS": f"cleanup-operations {typed}"}
-        done = subprocess.run([PROGRAM], capture_output=True, text=True, check=True, env=environment, timeout=60)
-        assert {line.removeprefix("plain,") for line in done.stdout.splitlines()} == offered
+    environment = platform.environment() | asked | {"COMP_WORDS": "cleanup-operations policies set d"}
+    done = subprocess.run([PROGRAM], capture_output=True, text=True, check=True, env=environment, timeout=60)
+    assert done.stdout.splitlines() == ["plain,dbt_logs", "plain,dagster_runs"]
+    assert not platform.state.exists()
+
+
+def _offered(*typed: str) -> dict[str, str]:
+    asked = ShellComplete(root, {}, "cleanup-operations", "_COMPLETE")
+    return {item.value: item.help or "" for item in asked.get_completions(list(typed[:-1]), typed[-1])}
+
+
+def test_what_the_database_knows_is_offered(platform: Platform) -> None:
+    run_id = platform.call("run", "--yes", "--json").document["run_id"]
+    plan_id = platform.call("plan", "--json").document["run_id"]
+    platform.call("holds", "add", "**", "--reason", "incident 7")
+    platform.tell("INSERT INTO cleanup_policies (data_type, retention_days, enabled) VALUES ('exports', 60, true)")
+    for words in (["restore"], ["backups", "show"], ["backups", "verify"]):
+        assert _offered(*words, run_id[:3]).keys() == {run_id}
+    assert _offered("restore", "")[run_id].endswith("UTC, manual, 4 files deleted")
+    assert _offered("apply", "").keys() == {plan_id}
+    assert _offered("holds", "remove", "") == {"1": "** (incident 7)"}
+    assert _offered("policies", "disable", "e").keys() == {"exports"}
+    assert _offered("run", "--type", "e").keys() == {"emergency"}
+
+
+def test_a_database_that_cannot_be_asked_offers_nothing_and_says_nothing(
+    platform: Platform, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert _offered("restore", "") == _offered("holds", "remove", "") == {}
+    assert _offered("--db-host", "127.0.0.1", "--db-port", "1", "policies", "set", "t").keys() == {"temp_files"}
+    assert _offered("--config", "/nowhere", "apply", "") == {}
+    assert capfd.readouterr() == ("", "")
+    assert not platform.state.exists()
 
 
 def test_what_is_named_twice_is_the_same() -> None:
@@ -120,7 +150,7 @@ def test_every_document_has_the_keys_that_are_documented(platform: Platform) -> 
         ("holds list", "holds", "list"),
         ("holds add", "holds", "remove", "1"),
         ("explain", "explain", file),
-        ("stats", "stats"),
+        ("stats", "--stats"),
         ("history", "history"),
         ("history --runs", "history", "--runs"),
         ("check", "check"),
@@ -132,7 +162,8 @@ def test_every_document_has_the_keys_that_are_documented(platform: Platform) -> 
     for row, *arguments in calls:
         document = platform.call(*arguments, "--json").document
         assert {"command", "exit_code", "database"} <= document.keys()
-        known = set(re.findall(r"`([a-z_0-9]+)`", rows[row] + (rows["plan"] if row == "run" else "")))
+        also = {"run": rows["plan"], "stats": rows["history"]}.get(row, "")
+        known = set(re.findall(r"`([a-z_0-9]+)`", rows[row] + also))
         assert document.keys() - {"command", "exit_code", "database"} <= known, (row, document.keys() - known)
         for value in document.values():
             for one in cast("list[object]", value) if isinstance(value, list) else ():
