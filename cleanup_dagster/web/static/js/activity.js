@@ -1,0 +1,130 @@
+// What runs at the moment: found by looking at the runs, followed until its end, and drawn wherever it is shown.
+
+import { api, get } from "./api.js";
+import { announce, byId, changed, h, toast } from "./dom.js";
+import { bytes, duration, files, isOver, number, runResult, runTitle } from "./format.js";
+
+const LOOK_MS = 10_000;
+const FOLLOW_MS = 1_000;
+const STEPS = { scan: "Scanning", "back up": "Backing up", delete: "Deleting", restore: "Restoring" };
+
+const followed = new Map(); // run id -> { listeners, detail }
+let inView = new Set(); // runs that the current view draws itself
+
+/** Follow a run to its end. `listener(detail)` hears of every change. */
+export function follow(runId, listener = () => {}) {
+  const known = followed.get(runId);
+  if (known) {
+    known.listeners.add(listener);
+    if (known.detail) listener(known.detail);
+    return;
+  }
+  followed.set(runId, { listeners: new Set([listener]), detail: null });
+  void poll(runId);
+}
+
+/** Say which runs the view that is shown draws itself, so that the strip below the header leaves them out. */
+export function drawnInView(runIds) {
+  inView = new Set(runIds);
+  strip();
+}
+
+async function poll(runId) {
+  const entry = followed.get(runId);
+  let said = "";
+  let failures = 0;
+  for (;;) {
+    try {
+      const detail = await get(api(`runs/${encodeURIComponent(runId)}`));
+      failures = 0;
+      entry.detail = detail;
+      said = speak(detail, said);
+      for (const listener of entry.listeners) listener(detail);
+      strip();
+      if (isOver(detail.run)) break;
+    } catch (problem) {
+      failures += 1; // a server that restarts comes back
+      if (problem.status === 404 || failures > 120) break;
+    }
+    await new Promise((resolve) => { setTimeout(resolve, document.hidden ? 5 * FOLLOW_MS : FOLLOW_MS); });
+  }
+  followed.delete(runId);
+  strip();
+  if (entry.detail && isOver(entry.detail.run)) {
+    toast(`${runTitle(entry.detail.run)}: ${entry.detail.run.status}. ${runResult(entry.detail.run)}`);
+    changed();
+  }
+}
+
+/** Tell screen readers of a new step and of each quarter of it, not of every second. */
+function speak({ run, progress }, said) {
+  if (isOver(run) || !progress) return said;
+  const quarter = progress.of ? Math.floor((4 * progress.done) / progress.of) : 0;
+  const now = `${progress.step} ${progress.target} ${quarter}`;
+  if (now !== said) announce(`${step(progress)}, ${number(progress.done)} of ${files(progress.of)}`);
+  return now;
+}
+
+function step(progress) {
+  const doing = STEPS[progress.step] ?? progress.step;
+  return progress.target ? `${doing} in ${progress.target}` : doing;
+}
+
+/** Return `{ element, update }`: a bar with rate and remaining time, changed in place. */
+export function progressBox(named = false) {
+  const left = h("span");
+  const right = h("span", { class: "muted" });
+  const bar = h("progress", { max: 1, "aria-label": "Progress of the run" });
+  const element = h("div", { class: "progress" }, h("div", { class: "progress-line" }, left, right), bar);
+  function update({ run, progress }) {
+    const name = named ? `${runTitle(run)} · ` : "";
+    if (!progress) {
+      left.textContent = name + (run.status === "queued" ? "Waiting for Dagster to start the run…" : "At work…");
+      right.textContent = "";
+      bar.removeAttribute("value");
+      return;
+    }
+    left.textContent = name + step(progress);
+    right.textContent = [
+      progress.of ? `${number(progress.done)} of ${files(progress.of)}` : files(progress.done),
+      progress.rate ? `${number(Math.round(progress.rate))} a second` : "",
+      progress.remaining_s != null ? `about ${duration(progress.remaining_s)} left` : "",
+    ].filter(Boolean).join(" · ");
+    if (progress.of) bar.value = Math.min(1, progress.done / progress.of);
+    else bar.removeAttribute("value");
+  }
+  return { element, update };
+}
+
+let box;
+
+function strip() {
+  const place = byId("activity");
+  const entry = [...followed].find(([id, { detail }]) => detail && !isOver(detail.run) && !inView.has(id));
+  place.hidden = !entry;
+  if (!entry) return;
+  if (!box) {
+    box = progressBox(true);
+    place.append(h("div", {}, box.element));
+  }
+  box.update(entry[1].detail);
+}
+
+async function look() {
+  if (document.hidden) return;
+  try {
+    const { runs } = await get(api("runs"));
+    for (const run of runs) if (!isOver(run)) follow(run.run_id);
+  } catch {
+    // The overview says what is wrong; the next look finds out when it is mended.
+  }
+}
+
+/** Look for runs that others start: the schedule, a command line, another browser. */
+export function startActivity() {
+  void look();
+  setInterval(() => void look(), LOOK_MS);
+}
+
+/** Return what a run took, for a heading: `412 files, 3.1 GiB`. */
+export const amount = (count, size) => `${files(count)}, ${bytes(size)}`;

@@ -1,0 +1,49 @@
+// The REST API as the page uses it: the session's cookie, a CSRF token on changes, and one kind of error.
+
+const TOKEN = document.querySelector('meta[name="csrf-token"]')?.content ?? "";
+
+/** An answer that is no success. `status` is 0 when nothing answered; `body` is what came. */
+export class ApiError extends Error {
+  constructor(message, status, body = {}) {
+    super(message);
+    this.status = status;
+    this.body = body;
+  }
+}
+
+async function request(method, path, { params = {}, body, key } = {}) {
+  const query = new URLSearchParams(Object.entries(params).filter(([, value]) => value !== "" && value != null));
+  const headers = { Accept: "application/json" };
+  if (method !== "GET") headers["X-CSRF-Token"] = TOKEN;
+  if (body !== undefined) headers["Content-Type"] = "application/json";
+  if (key) headers["Idempotency-Key"] = key;
+  let answer;
+  try {
+    answer = await fetch(query.size ? `${path}?${query}` : path, {
+      method, headers, body: body === undefined ? undefined : JSON.stringify(body), credentials: "same-origin",
+    });
+  } catch {
+    throw new ApiError("The page's server does not answer: it is stopped, or the network is down.", 0);
+  }
+  const content = await answer.json().catch(() => ({}));
+  if (answer.ok) return content;
+  if (answer.status === 401 && path !== "/login") {
+    location.assign("/login");
+    return new Promise(() => {}); // the page is going
+  }
+  const wait = answer.headers.get("Retry-After");
+  const said = content.error ?? `The server answered with status ${answer.status}.`;
+  throw new ApiError(wait ? `${said} (try again in ${wait} s)` : said, answer.status, content);
+}
+
+export const get = (path, params) => request("GET", path, { params });
+export const post = (path, body = {}, key = "") => request("POST", path, { body, key });
+export const remove = (path) => request("DELETE", path);
+
+/** Return a key that makes a repeated request start one run only. */
+export function newKey() {
+  // crypto.randomUUID is missing on pages without TLS; this is not.
+  return Array.from(crypto.getRandomValues(new Uint8Array(16)), (byte) => byte.toString(16).padStart(2, "0")).join("");
+}
+
+export const api = (path) => `/api/cleanup/${path}`;

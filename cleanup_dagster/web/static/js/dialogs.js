@@ -1,0 +1,91 @@
+// The three dialogs: a question, the drawer with details, and whatever else is a <dialog>. The browser traps the focus,
+// closes on Escape and gives the focus back.
+
+import { button, byId, h } from "./dom.js";
+
+/**
+ * Ask before something is done, do it with the dialog open, and return its result; undefined when it was cancelled.
+ * A failure is shown in the dialog, which stays. `typed` is a word to be typed first. Enter never confirms by accident:
+ * the form's own button is Cancel.
+ */
+export function ask({ title, body, go, danger = false, typed = "", action }) {
+  const dialog = byId("confirm");
+  const error = byId("confirm-error");
+  const confirm = byId("confirm-go");
+  const heading = byId("confirm-title");
+  heading.textContent = title;
+  byId("confirm-body").replaceChildren(...[body].flat());
+  error.textContent = "";
+  confirm.textContent = go;
+  confirm.className = `button ${danger ? "danger" : "primary"}`;
+  confirm.disabled = Boolean(typed);
+  const word = typed ? wordField(typed, confirm) : null;
+  if (word) byId("confirm-body").append(word.field);
+  return new Promise((resolve) => {
+    let result;
+    confirm.onclick = async () => {
+      error.textContent = "";
+      confirm.disabled = true;
+      dialog.setAttribute("aria-busy", "true");
+      try {
+        result = await action();
+        dialog.close();
+      } catch (problem) {
+        error.textContent = problem.message;
+        confirm.disabled = false;
+      } finally {
+        dialog.removeAttribute("aria-busy");
+      }
+    };
+    dialog.addEventListener("close", () => resolve(result), { once: true });
+    dialog.showModal();
+    (word?.input ?? byId("confirm-body").querySelector("input") ?? heading).focus();
+  });
+}
+
+function wordField(typed, confirm) {
+  const input = h("input", { id: "confirm-word", autocomplete: "off", autocapitalize: "none", spellcheck: "false" });
+  input.addEventListener("input", () => { confirm.disabled = input.value !== typed; });
+  input.addEventListener("keydown", (event) => {
+    if (event.key !== "Enter") return;
+    event.preventDefault();
+    if (!confirm.disabled) confirm.click();
+  });
+  const label = h("label", { for: "confirm-word" }, "Type ", h("code", {}, typed), " to confirm");
+  return { input, field: h("div", { class: "field" }, label, input) };
+}
+
+let shown = 0;
+
+/** Open the drawer and fill it with what `load` returns; a failure is shown in it, with a way to try again. */
+export async function openDrawer(title, load) {
+  const dialog = byId("drawer");
+  const body = byId("drawer-body");
+  const number = ++shown;
+  byId("drawer-title").textContent = title;
+  body.replaceChildren(h("p", { class: "muted" }, "Loading…"));
+  if (!dialog.open) dialog.showModal();
+  byId("drawer-title").focus();
+  try {
+    const content = await load();
+    if (number === shown) body.replaceChildren(...[content].flat());
+  } catch (problem) {
+    if (number !== shown) return;
+    body.replaceChildren(h("div", { class: "notice notice-bad", role: "alert" }, h("p", {}, problem.message),
+      button("Try again", () => void openDrawer(title, load))));
+  }
+}
+
+export function closeDrawer() {
+  byId("drawer").close();
+}
+
+/** Let the close buttons close, and a click beside the drawer, too. */
+export function startDialogs() {
+  for (const dialog of document.querySelectorAll("dialog")) {
+    dialog.querySelector("[data-close]")?.addEventListener("click", () => dialog.close());
+  }
+  const drawer = byId("drawer");
+  drawer.addEventListener("click", (event) => { if (event.target === drawer) drawer.close(); });
+  drawer.addEventListener("close", () => { shown += 1; });
+}

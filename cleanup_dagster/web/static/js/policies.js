@@ -1,0 +1,196 @@
+// The policies, edited in place. A change is a draft with its consequences beside it until somebody saves it.
+
+import { api, post } from "./api.js";
+import { ask } from "./dialogs.js";
+import { amount } from "./activity.js";
+import { button, byId, changed, h, isOperator, nothing, notice, operatorOnly, path, toast, word } from "./dom.js";
+import { age, bytes, count, files, moment, number } from "./format.js";
+
+const TYPING_MS = 300;
+const drafts = new Map(); // data type -> the draft's row
+let shown = [];
+
+/** Show the policies with what the last scan, if any, found for each. Drafts that are being edited stay. */
+export function showPolicies(policies, stats, scanned) {
+  shown = policies;
+  if (drafts.size) return;
+  const byType = new Map(stats.map((stat) => [stat.data_type, stat]));
+  const place = byId("policies");
+  if (!policies.length) {
+    place.replaceChildren(nothing("There are no policies, so everything is kept.", h("p", {}, "Reset to defaults brings them back.")));
+    return;
+  }
+  const without = policies.every((policy) => !policy.targets?.length);
+  place.replaceChildren(
+    ...(without ? [notice("warn", h("strong", {}, "No target is configured."), " Nothing can be cleaned until ", h("code", {}, "cleanup.yaml"), " names directories under ", h("code", {}, "targets"), ".")] : []),
+    h("table", { class: "data policies" },
+      h("caption", { class: "visually-hidden" }, "Retention policies"),
+      h("thead", {}, h("tr", {},
+        h("th", { scope: "col" }, "Data type"), h("th", { scope: "col" }, "On"), h("th", { scope: "col" }, "Kept for"),
+        h("th", { scope: "col", class: "num" }, "Expired now"), h("th", { scope: "col", class: "num medium-only" }, "Size"),
+        h("th", { scope: "col", class: "wide-only" }, "Last cleanup"), h("th", { scope: "col", class: "num wide-only" }, "Freed so far"))),
+      h("tbody", {}, policies.map((policy) => row(policy, byType.get(policy.data_type) ?? {}, scanned)))));
+}
+
+function row(policy, stat, scanned) {
+  const name = policy.data_type;
+  const toggle = h("input", { type: "checkbox", role: "switch", "aria-label": `Policy ${name}`, checked: policy.enabled });
+  const days = h("input", {
+    type: "number", inputmode: "numeric", min: policy.minimum, max: policy.maximum, step: 1,
+    value: policy.retention_days, "aria-label": `Days that ${name} are kept`,
+  });
+  for (const control of [toggle, days]) operatorOnly(control);
+  const line = h("tr", { "data-type": name },
+    h("th", { scope: "row" }, word(name), h("span", { class: "sub" }, policy.description),
+      policy.keep_last ? h("span", { class: "sub" }, `The newest ${number(policy.keep_last)} of each pipeline always stay.`) : null,
+      policy.problem || stat.problem ? h("span", { class: "sub bad" }, policy.problem || stat.problem) : null),
+    h("td", {}, h("span", { class: "switch" }, toggle, h("span", { "aria-hidden": "true" }))),
+    h("td", {}, h("span", { class: "policy-days" }, days, h("span", { class: "unit muted" }, "days"))),
+    expired(policy, stat, scanned),
+    h("td", { class: "num medium-only" }, policy.targets?.length && scanned ? bytes(stat.expired_bytes) : "–"),
+    h("td", { class: "wide-only nowrap" }, moment(stat.last_cleanup)),
+    h("td", { class: "num wide-only" }, bytes(stat.space_saved)));
+  if (isOperator) watch(policy, line, toggle, days);
+  return line;
+}
+
+function expired(policy, stat, scanned) {
+  if (!policy.targets?.length) {
+    return h("td", { class: "num" }, h("span", { class: "chip", title: "cleanup.yaml names no directory for this data type" }, "no target"));
+  }
+  if (!scanned) return h("td", { class: "num", title: "not scanned yet" }, "–");
+  return h("td", { class: "num" }, number(stat.expired_files), h("span", { class: "sub narrow-only" }, bytes(stat.expired_bytes)));
+}
+
+function watch(policy, line, toggle, days) {
+  let waiting;
+  const draft = () => void consider(policy, line, toggle, days);
+  toggle.addEventListener("change", draft);
+  days.addEventListener("input", () => {
+    clearTimeout(waiting);
+    waiting = setTimeout(draft, TYPING_MS);
+  });
+  days.addEventListener("keydown", (event) => {
+    if (event.key === "Escape") drafts.get(policy.data_type)?.discard();
+  });
+}
+
+/** Compare the controls with the policy, and show or take away the draft. */
+async function consider(policy, line, toggle, days) {
+  const name = policy.data_type;
+  const wanted = { data_type: name };
+  const value = days.value.trim();
+  if (toggle.checked !== policy.enabled) wanted.enabled = toggle.checked;
+  if (value !== String(policy.retention_days)) wanted.retention_days = Number(value);
+  const draft = drafts.get(name) ?? open(policy, line, toggle, days);
+  if (Object.keys(wanted).length === 1) {
+    draft.discard();
+    return;
+  }
+  const [low, high] = [policy.minimum ?? 1, policy.maximum ?? 36500];
+  const valid = /^[0-9]+$/.test(value) && Number(value) >= low && Number(value) <= high;
+  days.setAttribute("aria-invalid", String(!valid));
+  if (!valid) {
+    draft.say([h("span", { class: "bad" }, `Write a whole number of days from ${number(low)} to ${number(high)}.`)], null);
+    return;
+  }
+  await draft.preview(wanted);
+}
+
+function open(policy, line, toggle, days) {
+  const name = policy.data_type;
+  const said = h("div", { role: "status" });
+  const save = button("Save", null, "primary small-button");
+  const discard = button("Discard", () => close(true), "small-button");
+  const area = h("tr", { class: "change" }, h("td", { colspan: 7 },
+    h("div", { class: "change-box" }, said, h("div", { class: "buttons" }, save, discard))));
+  let asked = 0;
+
+  line.classList.add("changed");
+  line.after(area);
+
+  function close(focus) {
+    asked += 1;
+    toggle.checked = policy.enabled;
+    days.value = policy.retention_days;
+    days.removeAttribute("aria-invalid");
+    line.classList.remove("changed");
+    area.remove();
+    drafts.delete(name);
+    if (focus) days.focus();
+  }
+
+  function say(content, saving, label = "Save") {
+    said.replaceChildren(...content);
+    save.disabled = !saving;
+    save.textContent = label;
+    save.onclick = saving;
+  }
+
+  async function preview(wanted) {
+    const mine = ++asked;
+    say([h("span", { class: "muted" }, "Working out what this would change…")], null);
+    try {
+      const found = await post(api("policies/preview"), wanted);
+      if (mine !== asked) return;
+      say(consequences(policy, wanted, found), () => void store(wanted), found.newly_expired.files ? `Save: ${files(found.newly_expired.files)} more expire` : "Save");
+    } catch (problem) {
+      if (mine !== asked) return;
+      const known = problem.status !== 422;
+      say([h("span", { class: "bad" }, `${sentence(policy, wanted)} What it would expire is not known: ${problem.message}`)], known ? () => void store(wanted) : null, "Save anyway");
+    }
+  }
+
+  async function store(wanted) {
+    save.disabled = true;
+    try {
+      const { message } = await post(api("policies"), wanted);
+      close(true);
+      toast(message);
+      changed();
+    } catch (problem) {
+      say([h("span", { class: "bad", role: "alert" }, problem.message)], () => void store(wanted));
+    }
+  }
+
+  const draft = { say, preview, discard: () => close(false) };
+  drafts.set(name, draft);
+  return draft;
+}
+
+function sentence(policy, wanted) {
+  const parts = [];
+  if (wanted.enabled !== undefined) parts.push(wanted.enabled ? "Switched on" : "Switched off");
+  if (wanted.retention_days !== undefined) parts.push(`${count(policy.retention_days, "day")} → ${count(wanted.retention_days, "day")}`);
+  return `${parts.join(", ")}.`;
+}
+
+function consequences(policy, wanted, found) {
+  const { newly_expired: more, no_longer_expired: fewer } = found;
+  const content = [h("strong", {}, sentence(policy, wanted)), " "];
+  if (more.files) content.push(h("span", {}, `${amount(more.files, more.bytes)} more would expire, and go at the next live run. `));
+  if (fewer.files) content.push(h("span", {}, `${amount(fewer.files, fewer.bytes)} that are expired now would stay. `));
+  if (!more.files && !fewer.files) content.push(h("span", {}, "By the last scan, no file changes sides. "));
+  content.push(h("span", { class: "muted" }, "Scanned ", moment(found.scanned_at), "."));
+  if (more.files && found.examples?.length) {
+    content.push(h("details", {}, h("summary", {}, "Examples"), h("ul", { class: "small" }, found.examples.slice(0, 5).map((file) => (
+      h("li", {}, path(file.file_path), h("span", { class: "muted" }, ` ${age(file.age_days)}, ${bytes(file.file_size)}`)))))));
+  }
+  return content;
+}
+
+/** Bring the defaults back, after showing which policies that changes. */
+export async function resetPolicies() {
+  const body = document.getElementById("reset-template").content.cloneNode(true);
+  for (const line of body.querySelectorAll("tr[data-type]")) {
+    const policy = shown.find((one) => one.data_type === line.dataset.type);
+    const same = policy && String(policy.retention_days) === line.dataset.days && String(policy.enabled) === line.dataset.enabled && String(policy.keep_last ?? 0) === line.dataset.keep;
+    const now = policy ? `${count(policy.retention_days, "day")}, ${policy.enabled ? "on" : "off"}${policy.keep_last ? `, newest ${policy.keep_last} stay` : ""}` : "missing";
+    line.querySelector("[data-now]").replaceChildren(same ? h("span", { class: "muted" }, now) : h("strong", {}, now));
+  }
+  const done = await ask({ title: "Reset the policies to their defaults?", body: [body], go: "Reset", danger: true, action: () => post(api("policies/reset")) });
+  if (!done) return;
+  for (const draft of [...drafts.values()]) draft.discard();
+  toast(done.message);
+  changed();
+}
