@@ -1,13 +1,15 @@
 """The composition root: from settings to a service with all its parts."""
 
 import time
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from sqlalchemy import Engine
 
+from cleanup_dagster.database.engine import open_engine
 from cleanup_dagster.database.schema import open_configured, open_embedded
+from cleanup_dagster.database.waiting import wait_until_ready
 from cleanup_dagster.installation import Clock, Installation
 from cleanup_dagster.settings import Settings
 from cleanup_dagster.state import StateDirectory, open_state
@@ -28,6 +30,20 @@ def open_database(settings: Settings, state: StateDirectory) -> Engine:
     if settings.database_url is None:
         return open_embedded(state.database_path)
     return open_configured(settings.database_url.get_secret_value())
+
+
+def wait_for_database(settings: Settings, say: Callable[[str], None]) -> None:
+    """Give a configured database that is starting up to `database_wait_seconds`; `say` is told when that takes a while.
+
+    Raises DatabaseUnavailable.
+    """
+    if settings.database_url is None:
+        return
+    engine = open_engine(settings.database_url.get_secret_value())
+    try:
+        wait_until_ready(engine, settings.database_wait_seconds, say)
+    finally:
+        engine.dispose()
 
 
 @contextmanager

@@ -24,6 +24,8 @@ OVERRIDES: Mapping[str, tuple[str, ...]] = {
     "CLEANUP_STATE_DIR": ("state_dir",),
     "CLEANUP_BACKUP_DIR": ("backup", "directory"),
     "CLEANUP_TIMEZONE": ("schedule", "timezone"),
+    "CLEANUP_NAIVE_TIMEZONE": ("naive_timezone",),
+    "CLEANUP_DATABASE_WAIT_SECONDS": ("database_wait_seconds",),
     "CLEANUP_WEB_HOST": ("web", "host"),
     "CLEANUP_WEB_PORT": ("web", "port"),
     "CLEANUP_WEB_ALLOWED_HOSTS": ("web", "allowed_hosts"),

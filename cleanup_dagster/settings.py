@@ -24,7 +24,7 @@ from cleanup_dagster.environment import OVERRIDES, Environment
 from cleanup_dagster.retention.defaults import RETENTION_DAYS_MAX
 from cleanup_dagster.retention.guardrails import Limits
 from cleanup_dagster.roots import blocks_the_way, forbidden_root, forbidden_store, overlap
-from cleanup_dagster.targets import AbsolutePath, LimitKeys, Strict, Target, TargetLimits, whole
+from cleanup_dagster.targets import AbsolutePath, LimitKeys, Strict, Target, TargetLimits, WholeText, whole
 from cleanup_dagster.web_settings import Web
 
 #: The zone of times that name none; None is the host's own.
@@ -138,6 +138,7 @@ class Settings(Strict):
     )
     workers: int = Field(default_factory=default_workers, ge=1, le=64, description="a whole number from 1 to 64")
     clock_skew_seconds: int = whole(300, 1, 86_400)
+    database_wait_seconds: WholeText = whole(30, 0, 3_600)
     plan_retention_hours: int = whole(24, 1, 8_760)
     manifest_retention_days: int = whole(365, 1, RETENTION_DAYS_MAX)
     limits: TargetLimits = Limits()

@@ -61,6 +61,11 @@ def _seconds(value: object) -> object:
     return float(Fraction(match[1]) * _SECONDS_PER[match[2]]) if match else value
 
 
+def _whole(value: object) -> object:
+    """Return the number that a variable's text means; anything else as it is, for the strict check."""
+    return int(value) if isinstance(value, str) and re.fullmatch(r"[0-9]{1,9}", value) else value
+
+
 def _globs(value: object) -> tuple[str, ...]:
     if not isinstance(value, (list, tuple)):
         raise ValueError(f"{shown(value)} is not a list of glob patterns; write ['*.log']")  # noqa: TRY004  as above
@@ -86,6 +91,7 @@ def whole(default: int, low: int, high: int, what: str = "a whole number") -> An
 AbsolutePath = Annotated[Path, BeforeValidator(_path)]
 Size = Annotated[int, BeforeValidator(_bytes)]
 Duration = Annotated[float, BeforeValidator(_seconds)]
+WholeText = Annotated[int, BeforeValidator(_whole)]
 Globs = Annotated[tuple[str, ...], BeforeValidator(_globs)]
 TargetLimits = Annotated[Limits, PlainSerializer(structs.asdict)]
 

@@ -8,15 +8,10 @@ from urllib.parse import urlsplit
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from cleanup_dagster.config_file import shown
-from cleanup_dagster.targets import AbsolutePath, Strict
+from cleanup_dagster.targets import AbsolutePath, Strict, WholeText
 
 _HOST_NAME = re.compile(r"[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?")
 _PORT = "a port from 1 to 65535"
-
-
-def _number(value: object) -> object:
-    """Return the number that a variable's text means; anything else as it is, for the strict check."""
-    return int(value) if isinstance(value, str) and re.fullmatch(r"[0-9]{1,5}", value) else value
 
 
 def _names(value: object) -> object:
@@ -26,7 +21,6 @@ def _names(value: object) -> object:
     return tuple(value) if isinstance(value, list) else value  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
 
 
-Port = Annotated[int, BeforeValidator(_number)]
 Names = Annotated[tuple[str, ...], BeforeValidator(_names)]
 
 
@@ -34,7 +28,7 @@ class Web(Strict):
     """The page and its API."""
 
     host: str = Field(default="127.0.0.1", description="the address to listen on, such as 127.0.0.1 or 0.0.0.0")
-    port: Port = Field(default=3001, ge=1, le=65535, description=_PORT)
+    port: WholeText = Field(default=3001, ge=1, le=65535, description=_PORT)
     allowed_hosts: Names = Field(
         default=(), description="a list of host names by which the page is reached, such as [cleanup.example.org]"
     )

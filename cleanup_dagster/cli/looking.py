@@ -326,6 +326,7 @@ def _show_finding(session: Session, finding: Finding) -> None:
 
 def upgrade(session: Session) -> int:
     """Make the tables of the database, or bring older ones up to date."""
+    from cleanup_dagster.bootstrap import wait_for_database
     from cleanup_dagster.cli.session import name_of
     from cleanup_dagster.database.engine import open_engine
     from cleanup_dagster.database.schema import SchemaState, require_current, schema_state
@@ -339,6 +340,7 @@ def upgrade(session: Session) -> int:
         with session.service():  # the embedded database is made and upgraded by whoever opens it
             said = "the tables are up to date" if existed else "made, with the default policies"
     else:
+        wait_for_database(settings, session.out.note)
         engine = open_engine(settings.database_url.get_secret_value())
         try:
             before = schema_state(engine)

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 def serve(session: Session, host: str | None, port: int | None) -> int:
     """Serve until the process is ended."""
+    from cleanup_dagster.bootstrap import wait_for_database
     from cleanup_dagster.settings import load_settings
     from cleanup_dagster.web.server import ServeError
     from cleanup_dagster.web.server import serve as serve_page
@@ -28,6 +29,9 @@ def serve(session: Session, host: str | None, port: int | None) -> int:
         if value is not None:
             os.environ[variable] = str(value)
     settings = session.settings
+    wait_for_database(settings, session.out.note)
+    with session.installation():
+        pass  # a schema that is absent, older or newer is refused here, before anything listens
     try:
         serve_page(settings, load_settings, say)
     except ServeError as error:

@@ -11,11 +11,12 @@ from sqlalchemy import URL, Connection, Dialect, Engine, create_engine, event
 from sqlalchemy.engine.interfaces import DBAPIConnection, ExceptionContext
 from sqlalchemy.pool import NullPool
 
-from cleanup_dagster.database.errors import DatabaseUnavailable
+from cleanup_dagster.database.errors import DatabaseNotReady, DatabaseUnavailable
 from cleanup_dagster.database.problems import (
     BUSY_SECONDS,
     CONNECT_SECONDS,
     connect_problem,
+    may_pass,
     postgres_problem,
     sqlite_problem,
 )
@@ -94,9 +95,9 @@ def _connector(url: URL) -> Any:
         try:
             return _connect_sqlite(url) if dialect.name == "sqlite" else _connect_postgres(dialect, cargs, cparams)
         except dialect.loaded_dbapi.Error as error:
-            problem = connect_problem(url, error)
+            problem, passing = connect_problem(url, error), may_pass(url, error)
         # Raised out here, so that not even the hidden context of the exception carries the driver's error.
-        raise DatabaseUnavailable(problem)
+        raise (DatabaseNotReady if passing else DatabaseUnavailable)(problem)
 
     return connect
 

@@ -8,5 +8,9 @@ class DatabaseUnavailable(Exception):  # noqa: N818 - what the caller reads in a
     """The database cannot be reached, opened or used as the configured user. Nothing may be deleted then."""
 
 
+class DatabaseNotReady(DatabaseUnavailable):
+    """Nothing answers there yet, or the server is starting: it may be over in a moment."""
+
+
 class SchemaMismatch(Exception):  # noqa: N818 - as above
     """The database's tables are absent, older, newer or incomplete for this version of the package."""

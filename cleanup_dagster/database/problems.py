@@ -33,6 +33,10 @@ _POSTGRES: tuple[tuple[str, str], ...] = (
         r"remaining connection slots|too many (clients|connections)",
         "{where} has no connection left; close some, or raise max_connections",
     ),
+)
+
+# What passes by itself while a deployment starts; a container that has not started yet has no name either.
+_STARTING: tuple[tuple[str, str], ...] = (
     (
         r"starting up|shutting down|not yet accepting|recovery mode",
         "{where} is starting or stopping; try again in a moment",
@@ -73,8 +77,15 @@ def connect_problem(url: URL, error: BaseException) -> str:
     if url.get_backend_name() == "sqlite":
         known = sqlite_problem(url, error)
     else:
-        known = next((_filled(say, url) for words, say in _POSTGRES if re.search(words, str(error))), None)
+        known = next((_filled(say, url) for words, say in _POSTGRES + _STARTING if re.search(words, str(error))), None)
     return known or f"{describe(url)} cannot be opened: {_scrubbed(url, error)}"
+
+
+def may_pass(url: URL, error: BaseException) -> bool:
+    """Tell whether an `error` met while connecting to `url` may be over in a moment, because the server starts."""
+    if url.get_backend_name() == "sqlite" or any(re.search(words, str(error)) for words, _ in _POSTGRES):
+        return False
+    return any(re.search(words, str(error)) for words, _ in _STARTING)
 
 
 def sqlite_problem(url: URL, error: BaseException) -> str | None:

@@ -13,7 +13,7 @@ from pydantic import Field, PrivateAttr
 from sqlalchemy import Engine
 
 from cleanup_dagster import progress
-from cleanup_dagster.bootstrap import open_database
+from cleanup_dagster.bootstrap import open_database, wait_for_database
 from cleanup_dagster.database.errors import DatabaseUnavailable, SchemaMismatch
 from cleanup_dagster.filesystem.private import UnsafeDirectoryError
 from cleanup_dagster.installation import Installation
@@ -69,6 +69,7 @@ class CleanupResource(dg.ConfigurableResource[object]):
     def _open(self) -> CleanupService:
         settings = self.filesystem.settings()
         state = self._opened.enter_context(open_state(settings.state_dir))
+        wait_for_database(settings, dg.get_dagster_logger().warning)
         engine = self.database.engine(settings, state)
         self._opened.callback(engine.dispose)
         installation = Installation(settings, engine, state)

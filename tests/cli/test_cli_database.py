@@ -129,3 +129,14 @@ def test_a_password_is_warned_about_and_written_nowhere(
     for path in platform.home.rglob("*"):
         assert not path.is_file() or b"hush-hush" not in path.read_bytes(), path
     assert any(path.name == "index.db" or path.suffix == ".db" for path in Path(home).rglob("*"))
+
+
+def test_an_upgrade_waits_for_a_database_and_then_says_what_is_wrong(
+    platform: Platform, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CLEANUP_DATABASE_WAIT_SECONDS", "1")
+    ended = platform.call("db", "upgrade", "--db-host", "127.0.0.1", "--db-port", "1")
+    assert ended.code == 4
+    assert "Waiting up to 1 s for the database: nothing answers for the Postgres database" in ended.err
+    assert "Error: nothing answers for the Postgres database 'dagster' at 127.0.0.1:1; start the database" in ended.err
+    assert ended.out == ""

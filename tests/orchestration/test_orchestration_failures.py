@@ -54,13 +54,14 @@ def test_an_impossible_policy_keeps_its_data_type_and_fails_the_run(platform: Pl
 
 
 @pytest.mark.parametrize("dry_run", [True, False])
-def test_without_its_database_a_run_fails_at_once(
+def test_without_its_database_a_run_fails(
     platform: Platform, monkeypatch: pytest.MonkeyPatch, *, dry_run: bool
 ) -> None:
     with socket.socket() as closed:  # bound and not listening: nobody answers, and nobody else gets the port
         closed.bind(("127.0.0.1", 0))
         port = closed.getsockname()[1]
         monkeypatch.setenv("CLEANUP_DATABASE_URL", f"postgresql://cleaner:geheim@127.0.0.1:{port}/platform")
+        monkeypatch.setenv("CLEANUP_DATABASE_WAIT_SECONDS", "1")
         before = platform.files()
         ran = run_job(platform, {"dry_run": dry_run})
     assert ran.steps == set()
