@@ -60,6 +60,8 @@ def explain(installation: Installation, path: str, progress: Progress) -> Explan
     Raises OutsideError for a path in no target's root and for a directory, else as `plan_target` does.
     """
     place = Path(os.path.realpath(os.path.dirname(path)), os.path.basename(path))  # noqa: PTH119, PTH120  keeps a link as it is
+    if any(place == target.root for target in installation.settings.targets):
+        raise OutsideError(f"{to_text(str(place))} is the root of a target; name a file in it")
     targets = _targets_around(installation, place)
     copies = tuple(sorted(_copies(installation, targets, place), key=lambda copy: -copy.deleted_ns))
     shown = to_text(str(place))

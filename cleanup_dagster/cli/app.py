@@ -17,6 +17,7 @@ from cleanup_dagster.cli.options import (
     DataType,
     Group,
     RunId,
+    Words,
     common_options,
     examples,
     take_common,
@@ -207,7 +208,7 @@ def run_command(session: Session, *, kind: str, yes: bool, skip_backup: bool) ->
     ),
 )
 @click.argument("run", metavar="RUN", type=RunId())
-@click.argument("paths", metavar="[PATH]...", nargs=-1, type=click.Path())
+@click.argument("paths", metavar="[PATH]...", nargs=-1, type=click.Path(readable=False))
 @click.option("--data-type", "data_types", type=DataType(), multiple=True, help="Only this data type; may be repeated.")
 @click.option("--dry-run", is_flag=True, help="Verify the backups and say what would be restored.")
 @click.pass_obj
@@ -232,7 +233,7 @@ root.add_command(holds_group)
 
 
 @root.command("explain", epilog=examples("cleanup-operations explain /srv/ops/operation_7.json"))
-@click.argument("path", metavar="PATH", type=click.Path())
+@click.argument("path", metavar="PATH", type=click.Path(readable=False))
 @click.pass_obj
 def explain_command(session: Session, *, path: str) -> int:
     """Say why a file is kept or would go, and when.
@@ -290,8 +291,10 @@ def check_command(session: Session) -> int:
     "serve",
     epilog=examples("cleanup-operations serve", "cleanup-operations serve --port 8080"),
 )
-@click.option("--host", metavar="ADDRESS", help="Listen on this address. [default: web.host, 127.0.0.1]")
-@click.option("--port", type=click.IntRange(1, 65535), help="Listen on this port. [default: web.port, 3001]")
+@click.option("--host", metavar="ADDRESS", type=Words(), help="Listen on this address. [default: web.host, 127.0.0.1]")
+@click.option(
+    "--port", metavar="PORT", type=click.IntRange(1, 65535), help="Listen on this port. [default: web.port, 3001]"
+)
 @click.pass_obj
 def serve_command(session: Session, *, host: str | None, port: int | None) -> int:
     """Serve the page and the REST API.

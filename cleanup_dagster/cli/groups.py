@@ -190,7 +190,7 @@ def holds_list_command(session: Session) -> int:
         "      --reason 'incident 7' --until 2026-12-31",
     ),
 )
-@click.argument("pattern", metavar="PATH", type=click.Path())
+@click.argument("pattern", metavar="PATH", type=click.Path(readable=False))
 @click.option("--reason", type=Words(), required=True, help="Why; shown wherever the hold keeps something.")
 @click.option("--data-type", type=DataType(), help="Hold only this data type.")
 @click.option("--pipeline", type=Words(), help="Hold only operations of this pipeline.")

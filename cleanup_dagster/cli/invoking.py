@@ -49,12 +49,16 @@ def _run(given: list[str], out: Output) -> int:
     try:
         ended = root.main(given, NAME, standalone_mode=False, obj=Context(out))
     except click.UsageError as error:
-        usage = error.ctx.get_usage() + "\n" if error.ctx else ""
-        return _failed(out, given, error.format_message(), exits.USAGE, usage)
+        usage, message = error.ctx.get_usage() if error.ctx else "", error.format_message()
+        if usage and message.startswith(usage):  # a group without a command: click's message is the whole help
+            usage, message = message, "name one of these commands"
+        return _failed(out, given, message, exits.USAGE, usage)
     except click.ClickException as error:
         return _failed(out, given, error.format_message(), exits.USAGE)
     except (click.Abort, KeyboardInterrupt):
         return _failed(out, given, f"Interrupted; {out.if_interrupted}.", exits.INTERRUPTED)
+    except SystemExit:  # click's way of taking that nobody reads its help any more
+        return exits.DONE
     except Exception as error:
         code = exits.code_of(error)
         if code is None:  # a bug: its traceback is what helps
@@ -65,7 +69,7 @@ def _run(given: list[str], out: Output) -> int:
 
 def _failed(out: Output, given: list[str], message: str, code: int, usage: str = "") -> int:
     if usage:
-        out.note(usage.rstrip())
+        out.note(usage)
     out.note(f"Error: {message}" if code != exits.INTERRUPTED else message)
     if "--json" in given and not out.begun:  # even when the options were not understood
         out.say(json.dumps({"exit_code": code, "error": message}, indent=2))

@@ -67,8 +67,9 @@ def _show_explanation(session: Session, found: Explanation) -> None:
     for title, text in _explanation_lines(found):
         session.out.page.print(f"  {title:<9} {text}", indent=12)
     for one in found.copies:
-        say(
-            f"  Backup    of run {short(one.run_id)}, deleted {when(one.deleted_ns)}, kept until {when(one.expires_ns)}"
+        until = f"kept until {when(one.expires_ns)}"
+        session.out.page.print(
+            f"  Backup    of run {short(one.run_id)}, deleted {when(one.deleted_ns)}, {until}", indent=12
         )
         say(f"            {one.copy}")
     if found.copies and not found.exists:

@@ -40,7 +40,7 @@ def common_options() -> list[click.Parameter]:
         click.Option(
             ["--config"],
             metavar="FILE",
-            type=click.Path(),
+            type=click.Path(readable=False),
             help="cleanup.yaml to use, instead of the one in CLEANUP_CONFIG.",
         ),
         click.Option(

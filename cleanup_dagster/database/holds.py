@@ -85,6 +85,8 @@ def add_hold(
         pattern = normalise_pattern(pattern)
     except ValueError as error:
         raise InvalidHold(str(error)) from None
+    if not reason.strip():
+        raise InvalidHold("the reason is empty; say why, for whoever wonders later why something is kept")
     if until_ns is not None and until_ns <= now_ns:
         raise InvalidHold(f"the hold would end at {from_ns(until_ns)}, which has passed; name a later moment")
     if data_type is not None:

@@ -49,7 +49,10 @@ def restore_files(context: dg.OpExecutionContext, config: RestoreConfig, cleanup
         dry_run=config.dry_run,
     )
     try:
-        report = cleanup.service().restore(request, log_progress(context, "restored"))
+        service = cleanup.service()
+        whole = not request.paths and not request.data_types
+        of = sum(backups.files for backups in service.backups(request.of_run)) if whole else 0
+        report = service.restore(request, log_progress(context, "restored", of))
     except MET as error:
         progress.hand_over(error)
         raise dg.Failure(str(error), allow_retries=False) from None

@@ -1,9 +1,11 @@
 """Serving the page: who may reach it is decided here, before anything listens."""
 
 import os
+import socket
 import ssl
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import uvicorn
 
@@ -20,18 +22,27 @@ class ServeError(Exception):
     """The page is not served as it is configured; the message says what to change."""
 
 
-def serve(settings: Settings, reload: Callable[[], Settings], say: Callable[[str], None]) -> None:
-    """Serve until somebody ends the process. `say` takes what a person at the terminal should read.
+class Address(NamedTuple):
+    """Where the page is, and the link by which the first person logs in, or None when it was shown before."""
+
+    page: str
+    login: str | None
+
+
+def serve(settings: Settings, reload: Callable[[], Settings], ready: Callable[[Address], None]) -> None:
+    """Serve until somebody ends the process. `ready` is told where, once the address is taken.
 
     Raises ServeError, or UnsafeDirectoryError when the state directory is not ours alone.
     """
     web = settings.web
     with open_state(settings.state_dir):
+        require_safe(settings)
+        listener = _listening(web)
         try:
-            tokens = tokens_of(settings)
+            tokens = tokens_of(settings)  # last: what shows the login link once must not fail after it was made
         except TokensError as error:
+            listener.close()
             raise ServeError(str(error)) from None
-        require_safe(web, tokens)
         server = uvicorn.Server(
             uvicorn.Config(
                 create_app(settings, tokens, reload),
@@ -50,16 +61,16 @@ def serve(settings: Settings, reload: Callable[[], Settings], say: Callable[[str
                 ws="none",
             )
         )
-        sockets = [_listening(server.config)]
-        greet(web, tokens, settings, say)
-        server.run(sockets=sockets)
+        ready(address_of(web, tokens))
+        server.run(sockets=[listener])
 
 
-def require_safe(web: Web, tokens: Tokens) -> None:
+def require_safe(settings: Settings) -> None:
     """Refuse to listen where others can reach the page, unless they need a token and cannot overhear it.
 
     Raises ServeError.
     """
+    web = settings.web
     for path in filter(None, (web.tls_certificate, web.tls_key)):
         if not os.access(path, os.R_OK):
             raise ServeError(f"{path} cannot be read; correct web.tls_certificate and web.tls_key")
@@ -67,7 +78,7 @@ def require_safe(web: Web, tokens: Tokens) -> None:
         _require_pair(web.tls_certificate, web.tls_key)
     if web.is_loopback:
         return
-    if not tokens.configured:
+    if settings.operator_token is None and settings.viewer_token is None:
         raise ServeError(
             f"{web.host} can be reached from other machines, so set a token of your own in CLEANUP_WEB_OPERATOR_TOKEN "
             "(openssl rand -hex 32), or listen on 127.0.0.1"
@@ -90,28 +101,24 @@ def _require_pair(certificate: Path, key: Path) -> None:
     raise ServeError(f"{certificate} and {key} are no certificate and its key ({problem}); give unencrypted PEM files")
 
 
-def greet(web: Web, tokens: Tokens, settings: Settings, say: Callable[[str], None]) -> None:
-    """Say where the page is, and once, when they were made just now, how to log in."""
+def address_of(web: Web, tokens: Tokens) -> Address:
+    """Return where the page is, and once, when the tokens were made just now, how to log in."""
     host = f"[{web.host}]" if ":" in web.host else web.host
     url = f"{'https' if web.tls_certificate else 'http'}://{host}:{web.port}"
-    say(f"Cleanup: {url}/pipeline-management")
-    if tokens.fresh:
-        say(f"Log in once with: {url}/login#token={tokens.fresh}")
-        say(f"The tokens are kept in {settings.state_dir / 'web_tokens.json'}; this link is not shown again.")
+    return Address(f"{url}/pipeline-management", f"{url}/login#token={tokens.fresh}" if tokens.fresh else None)
 
 
-def _listening(config: uvicorn.Config):  # noqa: ANN202
-    import socket
-
-    family = socket.AF_INET6 if ":" in config.host else socket.AF_INET
+def _listening(web: Web) -> socket.socket:
+    family = socket.AF_INET6 if ":" in web.host else socket.AF_INET
     listener = socket.socket(family)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
-        listener.bind((config.host, config.port))
+        listener.bind((web.host, web.port))
+        listener.listen()
     except OSError as error:
         listener.close()
         problem = error.strerror
     else:
         listener.set_inheritable(True)
         return listener
-    raise ServeError(f"{config.host}:{config.port} cannot be listened on: {problem}; choose another with --port")
+    raise ServeError(f"{web.host}:{web.port} cannot be listened on: {problem}; choose another with --port")

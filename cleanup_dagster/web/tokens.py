@@ -46,7 +46,6 @@ class Tokens(NamedTuple):
     """The digests of the tokens that are accepted, and the operator's own when it was made just now."""
 
     digests: dict[Role, bytes]
-    configured: bool
     fresh: str = ""
 
     def role_of(self, token: str) -> Role | None:
@@ -67,11 +66,11 @@ def tokens_of(settings: Settings) -> Tokens:
     if len(set(configured.values())) < len(configured):
         raise TokensError("the operator's and the viewer's token are the same; set two different ones")
     if configured:
-        return Tokens({role: _digest(token) for role, token in configured.items()}, configured=True)
+        return Tokens({role: _digest(token) for role, token in configured.items()})
     path = settings.state_dir / _FILE
     kept, fresh = _kept(path)
     digests = {Role.OPERATOR: _digest(kept.operator), Role.VIEWER: _digest(kept.viewer)}
-    return Tokens(digests, configured=False, fresh=kept.operator if fresh else "")
+    return Tokens(digests, kept.operator if fresh else "")
 
 
 def _digest(token: str) -> bytes:

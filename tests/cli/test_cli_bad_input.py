@@ -91,6 +91,10 @@ def _refused(platform: Platform, arguments: tuple[str, ...], message: str, code:
             ("holds", "add", "**", "--reason", "x", "--until", "2099-01-01", "--days", "3"),
             "Error: --until and --days contradict each other; give one of them\n",
         ),
+        (
+            ("holds", "add", "**", "--reason", " "),
+            "Error: the reason is empty; say why, for whoever wonders later why something is kept\n",
+        ),
         (("holds", "remove", "7"), "Error: there is no hold 7; `cleanup-operations holds list` shows them\n"),
         (("--db-host", "", "stats"), "Error: --db-host is empty; give a value, or leave the option out\n"),
     ],
@@ -122,6 +126,41 @@ def test_a_path_outside_the_targets(platform: Platform, arguments: tuple[str, ..
     targets = f"targets: operations ({platform.ops}), dbt_logs ({platform.dbt})"
     middle = "in no target, so nothing ever touches it; " if arguments == ("explain",) else "in no target; "
     _refused(platform, (*arguments, "/etc/passwd"), f"Error: /etc/passwd lies {middle}{targets}\n")
+
+
+@pytest.mark.parametrize("pattern", ["/etc/*", "/*/../etc", "/et[c]/**"])
+def test_a_glob_outside_the_targets(platform: Platform, pattern: str) -> None:
+    ended = platform.call("holds", "add", pattern, "--reason", "x")
+    assert ended.code == 2
+    assert "lies in no target; targets: operations (" in ended.err or "holds '..'" in ended.err
+
+
+def test_a_glob_that_leads_into_a_target_is_taken(platform: Platform) -> None:
+    patterns = [f"{platform.ops}/*.json", f"{platform.home}/*/operation_old.json", str(platform.ops)[:-1] + "?/**"]
+    for pattern in patterns:
+        assert platform.call("holds", "add", pattern, "--reason", "x").code == 0, pattern
+
+
+def test_the_root_of_a_target_cannot_be_explained(platform: Platform) -> None:
+    _refused(
+        platform, ("explain", str(platform.ops)), f"Error: {platform.ops} is the root of a target; name a file in it\n"
+    )
+
+
+def test_a_group_without_a_command_shows_which_there_are(platform: Platform) -> None:
+    ended = platform.call("policies", "--json")
+    assert ended.code == 2
+    ended = platform.call("policies")
+    assert (ended.code, ended.out) == (2, "")
+    assert "\n  disable  Keep everything of some data types, or of all.\n" in ended.err
+    assert ended.err.endswith("\nError: name one of these commands\n")
+
+
+def test_bytes_that_are_no_text_are_refused(platform: Platform) -> None:
+    for arguments in (("restore", "\udcff"), ("--db-host", "\udcff", "stats"), ("policies", "enable", "\udcff")):
+        ended = platform.call(*arguments)
+        assert ended.code == 2
+        assert "'\\udcff' is not UTF-8\n" in ended.err
 
 
 def test_a_directory_cannot_be_explained(platform: Platform) -> None:

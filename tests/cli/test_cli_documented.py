@@ -33,7 +33,7 @@ COMMANDS = dict(_commands())
 
 def test_the_whole_issue_is_there() -> None:
     assert set(COMMANDS) == {
-        "plan", "apply", "run", "restore", "explain", "stats", "history", "check", "db upgrade",
+        "plan", "apply", "run", "restore", "explain", "stats", "history", "check", "serve", "db upgrade",
         "backups list", "backups show", "backups verify", "backups prune",
         "policies list", "policies set", "policies enable", "policies disable", "policies reset",
         "holds list", "holds add", "holds remove",

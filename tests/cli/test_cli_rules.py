@@ -96,3 +96,12 @@ def test_a_relative_path_is_held_where_it_is(platform: Platform, monkeypatch: py
 def test_no_holds_are_told_as_such(platform: Platform) -> None:
     assert platform.call("holds", "list").out == "There are no holds.\n"
     assert platform.call("holds", "list", "--json").document["holds"] == []
+
+
+def test_a_reason_cannot_take_over_the_terminal(platform: Platform) -> None:
+    reason = "\x1b[2J\u202ereversed\rover"
+    assert platform.call("holds", "add", "**", "--reason", reason).code == 0
+    ended = platform.call("holds", "list", answer="")
+    assert "\\x1b[2J\\u202ereversed\\rover" in ended.out.replace("\x1b[1m", "").replace("\x1b[0m", "")
+    assert "\x1b[2J" not in ended.out
+    assert platform.call("holds", "list", "--json").document["holds"][0]["reason"] == reason

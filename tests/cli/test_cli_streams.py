@@ -48,6 +48,37 @@ def test_a_reader_that_went_away_changes_nothing_about_a_run(platform: Platform)
     assert platform.ask("SELECT status FROM cleanup_runs") == [("done",)]
 
 
+def test_streams_that_are_closed_take_no_harm(platform: Platform) -> None:
+    script = (
+        "import os, sys\n"
+        "for number in map(int, sys.argv[1].split(',')): os.close(number)\n"
+        "os.execv(sys.argv[2], sys.argv[2:])"
+    )
+    for closed in ("0", "1", "0,1,2"):
+        done = subprocess.run(
+            [sys.executable, "-c", script, closed, PROGRAM, "policies", "list"],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=False,
+            env=platform.environment(),
+            timeout=60,
+        )
+        assert done.returncode == 0, done
+        assert "Traceback" not in done.stderr
+        assert bool(done.stdout) == (closed == "0")
+    assert {row[0] for row in platform.ask("PRAGMA integrity_check")} == {"ok"}
+
+
+def test_help_into_head_ends_quietly(platform: Platform) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    process = _started(platform, "--help", stdout=writer)
+    os.close(writer)
+    _, said = process.communicate(timeout=60)
+    assert (process.returncode, said) == (0, "")
+
+
 def test_a_long_listing_into_head_ends_quietly(platform: Platform) -> None:
     for number in range(1_000):
         platform.operation(f"with_a_rather_long_name_{number}", 200)
