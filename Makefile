@@ -28,8 +28,8 @@ demo: $(READY)  ## clean a scratch platform in Dagster, dry and then live (ARGS=
 test: $(READY)  ## run the tests (ARGS="-k quarantine" for some of them)
 	@$(WITH_HOME) $(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile $(ARGS)
 
-prove: $(READY)  ## strike and attack it at every point, and print the numbers (minutes; as root for all of it)
-	@$(WITH_HOME) $(BIN)/python -m tests.reliability.prove
+prove: $(READY)  ## strike and attack it at every point, as root, and print the numbers (minutes; ARGS="attacks" for a part)
+	@$(WITH_HOME) $(BIN)/python -m tests.reliability.prove $(ARGS)
 
 lint: $(READY)  ## ruff, its formatter, and the arrows between the rooms
 	$(BIN)/ruff check .

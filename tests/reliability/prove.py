@@ -1,15 +1,17 @@
 """The whole proof, with its numbers: `make prove`. Takes minutes, and root for all of it.
 
-Runs the tests that strike and attack, at every point instead of a sample, and adds up what they say they did.
+Runs the tests that strike and attack, at every point instead of a sample, and adds up what they say they did. With the
+names of parts (`make prove ARGS="cuts attacks"`) only these. Ends non-zero when anything was lost, failed or skipped.
 """
 
+import argparse
 import os
 import subprocess
 import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
@@ -20,31 +22,39 @@ from rich.table import Table
 
 _TESTS = Path(__file__).parent.parent
 
-#: Jobs that run side by side, the longest first: what pytest is to run.
-JOBS = [
-    ["reliability/test_reliability_faults.py", "-k", "power and not archive"],
-    ["reliability/test_reliability_faults.py", "-k", "power and archive"],
-    ["reliability/test_reliability_faults.py", "-k", "not power"],
-    ["reliability/test_reliability_mutations.py"],
-    ["reliability/test_reliability_attackers.py", "collectors/test_deletion_races.py"],
-    [
-        "reliability/test_reliability_disk_full.py",
-        "reliability/test_reliability_durability.py",
-        "reliability/test_reliability_protocol.py",
-        "collectors/test_deletion_faults.py",
-        "service/test_service_database_loss.py",
-        "service/test_service_recovery.py",
+#: What pytest is to run for each part; the jobs of all parts run side by side, the longest first.
+PARTS = {
+    "cuts": [
+        ["reliability/test_reliability_faults.py", "-k", "power and not archive"],
+        ["reliability/test_reliability_faults.py", "-k", "power and archive"],
     ],
-]
+    "kills": [
+        ["reliability/test_reliability_faults.py", "-k", "not power"],
+        ["collectors/test_deletion_faults.py", "service/test_service_recovery.py"],
+    ],
+    "mutations": [["reliability/test_reliability_mutations.py", "-n", "2"]],
+    "attacks": [["reliability/test_reliability_attackers.py", "collectors/test_deletion_races.py"]],
+    "outages": [
+        ["service/test_service_database_loss.py"],
+        [
+            "reliability/test_reliability_disk_full.py",
+            "reliability/test_reliability_durability.py",
+            "reliability/test_reliability_protocol.py",
+            "reliability/test_reliability_reboot.py",
+            "service/test_service_bad_sectors.py",
+        ],
+    ],
+}
 
-#: What the tests count, and how it is said.
+#: What the tests count, by part, and how it is said.
 ROWS = {
-    "power cuts": "power cut at a call of a run, on ext4",
-    "kills": "kill -9 at a call of a run",
-    "errors": "a call fails: EIO ENOSPC EDQUOT EACCES EROFS EMFILE",
-    "kills and errors in recovery": "struck again while recovering from a kill",
-    "full disks": "a disk runs full between two steps",
-    "attacks": "moves of attackers who swap, link, mount, append",
+    "power cuts": ("cuts", "power cut at a call of a run, on ext4"),
+    "kills": ("kills", "kill -9 at a call of a run"),
+    "errors": ("kills", "a call fails: EIO ENOSPC EDQUOT EACCES EROFS EMFILE"),
+    "kills and errors in recovery": ("kills", "struck again while recovering from a kill"),
+    "full disks": ("outages", "a disk runs full between two steps"),
+    "lost databases": ("outages", "Postgres is killed, hangs or refuses between two steps"),
+    "attacks": ("attacks", "moves of attackers who swap, link, mount, append"),
 }
 
 
@@ -97,41 +107,49 @@ def read_report(report: Path) -> Iterator[Case]:
         yield Case(f"{case.get('classname')}::{case.get('name')}", ended, why, counted)
 
 
-def main() -> int:
-    """Run it all, print the table, and return 1 when anything failed."""
+def main(arguments: Sequence[str]) -> int:
+    """Run the parts, print the table, and return 1 unless all of it was proven."""
+    parser = argparse.ArgumentParser(prog="make prove", description="Prove that nothing is lost.")
+    parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(PARTS)}; all when none is named")
+    parts = parser.parse_args(arguments).parts or list(PARTS)
+    if unknown := sorted({*parts} - {*PARTS}):
+        parser.error(f"there is no part {unknown[0]!r}; name some of {', '.join(PARTS)}")
     began = time.monotonic()
     # Two at a time: the attacks are races, which more of them on few cores would turn into queues.
     with ThreadPoolExecutor(min(2, os.cpu_count() or 1)) as pool:
-        cases = [case for job in pool.map(run_job, JOBS) for case in job]
-    show(cases, time.monotonic() - began)
-    return int(any(case.ended == "failed" for case in cases))
+        cases = [case for job in pool.map(run_job, [job for part in parts for job in PARTS[part]]) for case in job]
+    return show(cases, parts, time.monotonic() - began)
 
 
-def show(cases: list[Case], seconds: float) -> None:
-    """Print the numbers, and what failed or was skipped."""
+def show(cases: list[Case], parts: list[str], seconds: float) -> int:
+    """Print the numbers, and what failed or was skipped; return 0 when all of it was proven, else 1."""
     counted, lost = Counter[str](), Counter[str]()
+    rows = {name: said for name, (part, said) in ROWS.items() if part in parts}
     for case in cases:
-        for name in ROWS.keys() & case.counted.keys():
+        for name in rows.keys() & case.counted.keys():
             counted[name] += case.counted[name]
             lost[name] += case.counted.get("lost", 0) or (case.ended == "failed")
     table = Table("what happens", "how often", "lost")
     for column in table.columns[1:]:
         column.justify = "right"
-    for name, said in ROWS.items():
+    for name, said in rows.items():
         table.add_row(said, f"{counted[name]:,}", f"{lost[name]:,}" if counted[name] else "not proven")
     ended = Counter(case.ended for case in cases)
-    mutations = [case for case in cases if "mutations" in case.counted or "test_a_test_fails_without" in case.name]
-    noticed = sum(case.ended == "passed" for case in mutations)
+    proven = ended["passed"] == len(cases) and all(counted[name] for name in rows)
     out = Console(soft_wrap=True, highlight=False)
     out.print(table)
     out.print(f"points cut, kills, errors, attacks: {sum(counted.values()):,}; lost: {sum(lost.values()):,}")
-    out.print(f"mutations of the product that make a test fail: {noticed} of {len(mutations)}")
-    out.print("PROVEN" if not ended["failed"] and all(counted[name] for name in ROWS) else "NOT PROVEN, see below")
+    if "mutations" in parts:
+        noticed = sum(case.counted.get("mutations", 0) for case in cases)
+        made = sum("_fails_without" in case.name or "_shows_the_lack" in case.name for case in cases)
+        out.print(f"mutations of the product that make a test fail: {noticed} of {made}")
     out.print(f"tests: {ended['passed']} passed, {ended['failed']} failed, {ended['skipped']} skipped; {seconds:.0f} s")
     for case in cases:
         if case.ended != "passed":
             out.print(f"{case.ended}: {case.name}: {case.why}", markup=False)
+    out.print("PROVEN" if proven else "NOT PROVEN: see what failed, was skipped or is missing above")
+    return int(not proven)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

@@ -105,7 +105,10 @@ def the_books_are_right(platform: Platform, before: dict[str, str]) -> None:
 
 
 @pytest.mark.parametrize("cut_before", STEPS)
-def test_the_connection_is_lost_between_two_steps(platform: Platform, cable: Cable, cut_before: str) -> None:
+def test_the_connection_is_lost_between_two_steps(
+    platform: Platform, cable: Cable, cut_before: str, record_property: Callable[[str, object], None]
+) -> None:
+    record_property("lost databases", 1)
     before = some_garbage(platform)
     with platform.service() as service:
         report = run_with_a_cut(service, cut_before, lambda: setattr(cable, "is_cut", True))
@@ -281,7 +284,10 @@ def server() -> Generator[Server]:
 
 
 @pytest.mark.parametrize("killed_before", STEPS)
-def test_postgres_is_killed_between_two_steps(tmp_path: Path, server: Server, killed_before: str) -> None:
+def test_postgres_is_killed_between_two_steps(
+    tmp_path: Path, server: Server, killed_before: str, record_property: Callable[[str, object], None]
+) -> None:
+    record_property("lost databases", 1)
     name = f"killed_{killed_before}"
     with open_engine(server.url).connect().execution_options(isolation_level="AUTOCOMMIT") as conn:
         conn.exec_driver_sql(f"CREATE DATABASE {name}")
@@ -297,9 +303,14 @@ def test_postgres_is_killed_between_two_steps(tmp_path: Path, server: Server, ki
 
 @pytest.mark.parametrize("hangs_before", STEPS if os.environ.get("PROVE") == "all" else ["delete"])
 def test_postgres_hangs_between_two_steps(
-    tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch, hangs_before: str
+    tmp_path: Path,
+    server: Server,
+    monkeypatch: pytest.MonkeyPatch,
+    hangs_before: str,
+    record_property: Callable[[str, object], None],
 ) -> None:
     """Its processes are stopped, so no connection breaks: the run's own patience ends it."""
+    record_property("lost databases", 1)
     monkeypatch.setattr(patience, "ANSWER_SECONDS", 1.0)
     monkeypatch.setattr(engine, "CONNECT_SECONDS", 2)
     name = f"hangs_{hangs_before}"
