@@ -6,7 +6,7 @@ from pathlib import Path
 
 from msgspec import structs
 
-from cleanup_dagster.backups.files import open_file_backups
+from cleanup_dagster.backups.files import BackupError, open_file_backups, replica_of
 from cleanup_dagster.backups.manifest import (
     Header,
     Kind,
@@ -23,6 +23,7 @@ from cleanup_dagster.database import run_targets
 from cleanup_dagster.database.engine import reading
 from cleanup_dagster.database.errors import DatabaseUnavailable
 from cleanup_dagster.database.holds import load_holds
+from cleanup_dagster.database.run_targets import Intent
 from cleanup_dagster.filesystem.names import to_text
 from cleanup_dagster.filesystem.place import place_of
 from cleanup_dagster.filesystem.quarantine import open_quarantine
@@ -126,8 +127,8 @@ def settle_now(installation: Installation, plan: Plan) -> Settled:
 def delete_target(installation: Installation, backed_up: BackedUp, progress: Progress) -> Deleted:
     """Delete what the committed receipts name.
 
-    Raises ManifestError, RootError, OSError, DatabaseUnavailable or RunRefusedError; then what was in hand is finished
-    or put back, and recovery accounts for the rest.
+    Raises BackupError, ManifestError, RootError, OSError, DatabaseUnavailable or RunRefusedError; then what was in hand
+    is finished or put back, and recovery accounts for the rest.
     """
     plan, receipts = backed_up.plan, backed_up.receipts
     if receipts is None:
@@ -143,8 +144,9 @@ def delete_target(installation: Installation, backed_up: BackedUp, progress: Pro
     alive = _with_heartbeat(installation, plan, progress)
 
     def current_holds() -> HoldMatcher:
+        _require_backups(intent)
         with reading(installation.database) as conn:
-            return HoldMatcher(load_holds(conn), to_text(plan.root), installation.clock())
+            return HoldMatcher(load_holds(conn), to_text(plan.root), plan.run.now_ns)
 
     with ExitStack() as stack:
         root = stack.enter_context(open_root(Path(plan.root)))
@@ -171,6 +173,13 @@ def delete_target(installation: Installation, backed_up: BackedUp, progress: Pro
         tuple(sorted(totals.open_checks)),
         totals.directories_removed,
     )
+
+
+def _require_backups(intent: Intent) -> None:
+    """Raise BackupError unless the copies' directory still is where it was: a disk may be unmounted in mid-run."""
+    directory = intent.backup_directory
+    if directory and not replica_of(Path(directory), intent.run_id, intent.target).is_file():
+        raise BackupError(f"the copies in {directory} are not there any more, so no further deletion is started")
 
 
 def _header(installation: Installation, plan: Plan, kind: Kind, directory: str = "") -> Header:

@@ -17,12 +17,14 @@ from cleanup_dagster.retention.models import NS_PER_DAY, NS_PER_SECOND, Receipt,
 from cleanup_dagster.retention.times import from_ns
 
 
-def prune_all(installation: Installation) -> Pruned:
-    """Remove everything whose time is over. One part that fails leaves the others to go on.
+def prune_all(installation: Installation, run_ns: int) -> Pruned:
+    """Remove everything whose time was over at `run_ns`, when the run began. One part that fails lets the others go on.
+
+    A clock that jumps ahead in mid-run then takes nothing, least of all the copies that this run has just made.
 
     Raises DatabaseUnavailable when it cannot be known what is over.
     """
-    now_ns = installation.clock()
+    now_ns = min(run_ns, installation.clock())
     over = kept_backups(installation, before_ns=now_ns - installation.settings.backup.retention_days * NS_PER_DAY)
     removed, problems = Tally(), list[str]()
     for backups in over:

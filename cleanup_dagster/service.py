@@ -208,7 +208,7 @@ class CleanupService:
             doubts = tuple(doubt.message for doubt in wrong_clock(self._installation, run))
             if doubts:  # a clock ten years fast would take every backup there is
                 return Pruned(problems=tuple(f"expired backups were not pruned: {doubt}" for doubt in doubts))
-            return prune_all(self._installation)
+            return prune_all(self._installation, run.now_ns)
         except MET as error:
             return Pruned(problems=(f"expired backups were not pruned: {error}",))
 

@@ -21,6 +21,7 @@ from pydantic import (
 from cleanup_dagster.config_file import shown
 from cleanup_dagster.retention.defaults import RETENTION_DAYS_MAX, RETENTION_DAYS_MIN
 from cleanup_dagster.retention.guardrails import GIB, Limits
+from cleanup_dagster.retention.holds import slowness
 from cleanup_dagster.retention.models import NS_PER_SECOND, OPERATION_DATA_TYPES
 from cleanup_dagster.roots import forbidden_root, path_problem
 
@@ -73,6 +74,8 @@ def _globs(value: object) -> tuple[str, ...]:
     for item in items:
         if not isinstance(item, str) or not item.strip():
             raise ValueError(f"{shown(item)} is not a glob pattern; write text such as '*.log'")
+        if problem := slowness(item):
+            raise ValueError(f"{shown(item)} {problem}")
         parts = item.split("/")
         if item.startswith("/") or ".." in parts:
             raise ValueError(

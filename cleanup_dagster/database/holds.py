@@ -1,5 +1,6 @@
 """Holds in the database: what people and restores promised to keep."""
 
+from datetime import datetime, timezone
 from typing import cast
 
 from msgspec import Struct
@@ -11,7 +12,7 @@ from cleanup_dagster.database.tables import cleanup_holds, cleanup_policies
 from cleanup_dagster.retention.defaults import DATA_TYPES
 from cleanup_dagster.retention.holds import normalise_pattern
 from cleanup_dagster.retention.models import Hold
-from cleanup_dagster.retention.times import from_ns
+from cleanup_dagster.retention.times import from_ns, to_ns
 
 # Without types: a hold whose `until` nobody can read must still be loaded.
 _RAW = table(
@@ -25,6 +26,9 @@ _RAW = table(
     column("placed_by", NullType()),
     column("placed_at", NullType()),
 )
+
+
+_LAST_NS = to_ns(datetime.max.replace(tzinfo=timezone.utc))
 
 
 class HoldRow(Struct, frozen=True):
@@ -42,7 +46,8 @@ class InvalidHold(ValueError):  # noqa: N818 - reads as what it says
 def load_holds(conn: Connection) -> list[Hold]:
     """Return every hold, expired ones too: the matcher knows the time.
 
-    An `until` that cannot be read means for ever, and an empty data type or pipeline means any: in doubt, keep.
+    An `until` that cannot be read means for ever, and an empty data type or pipeline means any: in doubt, keep. For the
+    same reason a pattern that is no text, which SQLite lets people write, holds everything.
     """
     return [listed.hold for listed in list_holds(conn)]
 
@@ -53,10 +58,10 @@ def list_holds(conn: Connection) -> list[HoldRow]:
         HoldRow(
             Hold(
                 id=row.id,
-                pattern=row.pattern,
-                reason=row.reason,
-                data_type=row.data_type or None,
-                pipeline=row.pipeline or None,
+                pattern=row.pattern if isinstance(row.pattern, str) else "**",
+                reason=str(row.reason),
+                data_type=_text_or_none(row.data_type),
+                pipeline=_text_or_none(row.pipeline),
                 until_ns=readable_ns(row.until),
             ),
             str(row.placed_by or ""),
@@ -64,6 +69,10 @@ def list_holds(conn: Connection) -> list[HoldRow]:
         )
         for row in conn.execute(select(_RAW).order_by(_RAW.c.id))
     ]
+
+
+def _text_or_none(value: object) -> str | None:
+    return value if isinstance(value, str) and value else None
 
 
 def add_hold(
@@ -87,6 +96,8 @@ def add_hold(
         raise InvalidHold(str(error)) from None
     if not reason.strip():
         raise InvalidHold("the reason is empty; say why, for whoever wonders later why something is kept")
+    if until_ns is not None and until_ns > _LAST_NS:
+        raise InvalidHold("the hold would end after the year 9999; leave its end out, and it lasts until it is removed")
     if until_ns is not None and until_ns <= now_ns:
         raise InvalidHold(f"the hold would end at {from_ns(until_ns)}, which has passed; name a later moment")
     if data_type is not None:

@@ -11,12 +11,17 @@ from enum import Enum
 from msgspec import Struct
 
 from cleanup_dagster.retention.models import NS_PER_SECOND, Tally
+from cleanup_dagster.retention.times import from_ns
 
 GIB = 1024**3
 #: Below this many files neither a share nor a growth says anything: 3 of 4 files is a quiet day, not a mistake.
 SMALL = 100
 GROWTH_MIN_RUNS = 3
 GROWTH_RUNS = 7
+
+
+#: How an operator says, in either database, that runs which started in the future had a wrong clock.
+FORGET_THE_FUTURE = "UPDATE cleanup_runs SET started_at = CURRENT_TIMESTAMP WHERE started_at > CURRENT_TIMESTAMP"
 
 
 class Guardrail(str, Enum):
@@ -129,8 +134,9 @@ def clock_refusals(
         yield Refusal(
             Guardrail.CLOCK,
             "clock",
-            f"the host's clock is {behind:,} seconds before the start of the last run; "
-            "correct the clock (timedatectl status) before anything is judged by age",
+            f"the host's clock is {behind:,} seconds before the start of the last run, "
+            f"{from_ns(last_run_ns):%Y-%m-%d %H:%M} UTC; correct the clock (timedatectl status) before anything is "
+            f"judged by age, or, if it was that run's clock that was wrong, say so: {FORGET_THE_FUTURE}",
         )
 
 

@@ -10,6 +10,9 @@ from cleanup_dagster.retention.models import PIPELINE_LENGTH, Hold
 #: Globs over whole directories in one pattern. Each multiplies the time that a deep path takes: on one of 60 names two
 #: took 12 ms, three 260 ms, four 2.8 s.
 _DEEP_MAX = 3
+#: Stars in one name of a pattern. Before Python 3.11, whose expressions can do without going back, each multiplies the
+#: time that a long name takes: three take 60 ms for one of 255 letters.
+_STARS_MAX = 3
 
 _FLAGS = glob.GLOBSTAR | glob.DOTMATCH | glob.CASE | glob.FORCEUNIX
 
@@ -56,9 +59,33 @@ def normalise_pattern(pattern: str) -> str:
     parts = [part for part in pattern.split("/") if part not in {"", "."}]
     if ".." in parts:
         raise ValueError(f"the pattern {pattern!r} holds '..', which no recorded path does; write where it leads")
-    if sum("**" in part for part in parts) > _DEEP_MAX:
-        raise ValueError(f"the pattern {pattern!r} holds more than {_DEEP_MAX} **, which takes seconds for a deep path")
+    if problem := slowness(pattern):
+        raise ValueError(f"the pattern {pattern!r} {problem}")
     return ("/" if pattern.startswith("/") else "") + "/".join(parts)
+
+
+def slowness(pattern: str) -> str | None:
+    """Say why matching a glob would take seconds for some paths, or None."""
+    parts = pattern.split("/")
+    if sum("**" in part for part in parts) > _DEEP_MAX:
+        return f"holds more than {_DEEP_MAX} **, which takes seconds for a deep path"
+    if any(_stars(part) > _STARS_MAX for part in parts):
+        return f"holds more than {_STARS_MAX} * in one name, which takes seconds for a long one"
+    return None
+
+
+def _stars(part: str) -> int:
+    return 0 if part == "**" else part.count("*")
+
+
+def _widened(pattern: str) -> str:
+    """Return a glob that is not slow and takes in whatever `pattern` does: by SQL, anything can be placed as a hold."""
+    parts = ["*" if _stars(part) > _STARS_MAX else part for part in pattern.split("/")]
+    parts = [part for part, before in zip(parts, ["", *parts], strict=False) if (part, before) != ("**", "**")]
+    deep = [place for place, part in enumerate(parts) if "**" in part]
+    if len(deep) > _DEEP_MAX:
+        parts = [*parts[: deep[_DEEP_MAX - 1]], "**"]
+    return "/".join(parts)
 
 
 def compile_pattern(pattern: str) -> re.Pattern[str]:
@@ -66,6 +93,6 @@ def compile_pattern(pattern: str) -> re.Pattern[str]:
     literal = pattern.rstrip("/")
     # A backslash belongs to the text form of a name (\x0a) and a bracket may be part of one: so the literal path
     # counts too.
-    escaped = literal.replace("\\", "\\\\")
+    escaped = _widened(literal).replace("\\", "\\\\")
     globs, _ = glob.translate([escaped, f"{escaped}/**"], flags=_FLAGS)
     return re.compile("|".join([re.escape(literal) + r"(?:/.*)?\Z", *globs]), re.DOTALL)

@@ -4,6 +4,7 @@ from hypothesis import strategies as st
 
 from cleanup_dagster.retention.guardrails import (
     BYPASSABLE,
+    FORGET_THE_FUTURE,
     GIB,
     BackupSpace,
     Guardrail,
@@ -15,6 +16,7 @@ from cleanup_dagster.retention.guardrails import (
     plan_refusals,
 )
 from cleanup_dagster.retention.models import NS_PER_DAY, NS_PER_SECOND, Tally
+from cleanup_dagster.retention.times import from_ns
 
 NOW = 20_000 * NS_PER_DAY
 SKEW = 300
@@ -176,9 +178,14 @@ def test_without_another_clock_none_is_refused() -> None:
 def test_the_clock_messages_name_the_figure_the_limit_and_the_way_on() -> None:
     later = NOW + 3_600 * NS_PER_SECOND
     way = "; correct the clock (timedatectl status) before anything is judged by age"
+    when = f"{from_ns(later):%Y-%m-%d %H:%M}"
+    or_so = f"or, if it was that run's clock that was wrong, say so: {FORGET_THE_FUTURE}"
     assert [(r.subject, r.message) for r in clock_refusals(NOW, later, later, SKEW)] == [
         ("clock", "the host's clock and the database's are 3,600 seconds apart, more than 300" + way),
-        ("clock", "the host's clock is 3,600 seconds before the start of the last run" + way),
+        (
+            "clock",
+            f"the host's clock is 3,600 seconds before the start of the last run, {when} UTC{way}, {or_so}",
+        ),
     ]
 
 

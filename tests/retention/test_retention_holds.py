@@ -203,6 +203,31 @@ def test_an_extremely_long_pattern_is_quick(pattern: str) -> None:
     assert time.process_time() - began < 20
 
 
+@pytest.mark.parametrize(
+    ("pattern", "path"),
+    [
+        ("/d/**/a*/**/a*/**/a*/**/a*/**/a*/**/b", "/d" + "/aaaaaaaaaaaa" * 60),
+        ("/d/" + "*a" * 20 + "*b", "/d/" + "a" * 255),
+        ("/d/" + "*a" * 20 + "**b/c", "/d/" + "a" * 255 + "/c"),
+    ],
+)
+def test_a_slow_pattern_that_was_placed_by_sql_is_quick_and_holds_rather_more(pattern: str, path: str) -> None:
+    began = time.process_time()
+    assert holds(pattern, path)
+    assert not holds(pattern, "/elsewhere" + path)
+    assert time.process_time() - began < 2
+
+
+@given(st.lists(st.sampled_from(["a", "b", "*", "a*b*a*b*", "*a*a*a*a*", "**", "a**b"]), min_size=1, max_size=9), paths)
+def test_what_is_widened_holds_whatever_it_held(parts: list[str], path: str) -> None:
+    pattern = "/" + "/".join(parts)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("cleanup_dagster.retention.holds._STARS_MAX", 99)
+        patch.setattr("cleanup_dagster.retention.holds._DEEP_MAX", 99)
+        strictly = holds(pattern, path)
+    assert holds(pattern, path) or not strictly
+
+
 @pytest.mark.parametrize("root", ["/data", "/data/", "/data//"])
 def test_a_path_is_relative_to_the_root(root: str) -> None:
     assert holds("/data/logs/a.log", "logs/a.log", root)

@@ -184,6 +184,23 @@ def test_a_clock_before_the_last_run(platform: Platform) -> None:
     assert len(files(platform.logs)) == 3
 
 
+def test_a_run_with_a_clock_in_the_future_stops_the_later_ones_until_somebody_says_that_it_was_wrong(
+    platform: Platform,
+) -> None:
+    """SQLite has no clock that would tell which of the two was; the refusal names the statement that does."""
+    platform.clock.advance(days=3_650)
+    platform.dry()
+    platform.clock.advance(days=-3_650)
+    expired(platform, 3)
+    refused = platform.run()
+    assert refused.tripped == ["clock"]
+    assert len(files(platform.logs)) == 3
+    platform.sql(refused.problems.split("say so: ")[1].split("\n")[0])
+    ended = platform.run()
+    assert ended.report.status == "done", ended.problems
+    assert files(platform.logs) == set()
+
+
 def test_a_clock_before_the_last_run_prunes_nothing(platform: Platform) -> None:
     expired(platform, 3)
     platform.run()

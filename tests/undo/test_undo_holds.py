@@ -121,6 +121,7 @@ def test_a_file_of_any_name_is_held_by_the_name_that_is_shown(platform: Platform
         ("/logs/\udcff", "as an escape"),
         ("/logs/\0", "as an escape"),
         ("/**/a/**/b/**/c/**", "holds more than 3 \\*\\*, which takes seconds for a deep path"),
+        ("/data/*a*a*a*b", "holds more than 3 \\* in one name, which takes seconds for a long one"),
     ],
 )
 def test_a_pattern_that_could_protect_nothing_is_refused(platform: Platform, pattern: str, why: str) -> None:
