@@ -150,6 +150,17 @@ class Deleted(Struct, frozen=True):
     unsettled: bool = False
 
 
+class Step(Struct, frozen=True):
+    """How far a run is: what it does (`deleted`) in which target, with how many files of how many (0: unknown)."""
+
+    done: str
+    target: str
+    files: int
+    of: int
+    began_ns: int
+    at_ns: int
+
+
 class Pruned(Struct, frozen=True):
     """What was over: copies past their retention, and the problems met while removing them."""
 

@@ -2,13 +2,15 @@
 
 from collections.abc import Callable, Sequence
 
-from cleanup_dagster.database import audit, holds, policies, runs
+from cleanup_dagster.database import audit, holds, policies, run_targets, runs
 from cleanup_dagster.database.audit import AuditRow, AuditTotals
 from cleanup_dagster.database.engine import reading
 from cleanup_dagster.database.holds import HoldRow
 from cleanup_dagster.database.policies import PolicyRow
-from cleanup_dagster.database.runs import RunRecord
+from cleanup_dagster.database.run_targets import TargetRecord
+from cleanup_dagster.database.runs import RunRecord, RunStatus
 from cleanup_dagster.installation import Installation
+from cleanup_dagster.retention.models import CleanupType
 
 _NAMED = 8  # of the candidates for an ambiguous run id
 
@@ -93,20 +95,40 @@ class Records:
         with self._database.begin() as conn:
             return holds.remove_hold(conn, hold_id)
 
-    def history(self, limit: int) -> list[AuditRow]:
-        """Return the latest rows of the audit, newest first."""
+    def history(self, limit: int | None, *, of_run: str | None = None, since_ns: int | None = None) -> list[AuditRow]:
+        """Return the latest rows of the audit, newest first, of one run or from a moment on when that is given."""
         with reading(self._database) as conn:
-            return audit.history(conn, limit)
+            return audit.history(conn, limit, of_run=of_run, since_ns=since_ns)
 
     def totals(self) -> dict[str, AuditTotals]:
         """Return what all cleanups together did, by data type."""
         with reading(self._database) as conn:
             return audit.totals(conn)
 
-    def runs(self, limit: int) -> list[RunRecord]:
-        """Return the latest runs, dry ones and restores too, newest first."""
+    def runs(self, limit: int, offset: int = 0) -> list[RunRecord]:
+        """Return the latest runs after the first `offset`, dry ones and restores too, newest first."""
         with reading(self._database) as conn:
-            return runs.find_runs(conn, limit=limit)
+            return runs.find_runs(conn, limit=limit, offset=offset)
+
+    def run(self, run_id: str) -> RunRecord | None:
+        """Return one run, or None when there is none of that id."""
+        with reading(self._database) as conn:
+            return runs.get_run(conn, run_id)
+
+    def targets_of(self, run_id: str) -> list[TargetRecord]:
+        """Return what a live run planned and did, target by target."""
+        with reading(self._database) as conn:
+            return run_targets.list_targets(conn, run_id)
+
+    def run_counts(self) -> dict[tuple[CleanupType, bool, RunStatus], int]:
+        """Return how many runs there are by type, by whether they were dry, and by status."""
+        with reading(self._database) as conn:
+            return runs.count_runs(conn)
+
+    def at_work(self) -> list[RunRecord]:
+        """Return the live runs that never ended, oldest first: the one at work, and those that died."""
+        with reading(self._database) as conn:
+            return runs.unfinished_live_runs(conn)
 
     def resolve(self, typed: str, wanted: Callable[[RunRecord], bool]) -> RunRecord:
         """Return the one run whose id is `typed` or begins with it, of those that are `wanted` if there are any.

@@ -16,6 +16,7 @@ from cleanup_dagster.database.engine import reading
 from cleanup_dagster.database.runs import RunStatus, get_run
 from cleanup_dagster.handles import CheckedPlan
 from cleanup_dagster.installation import Installation, RunRefusedError
+from cleanup_dagster.retention.guardrails import Refusal
 from cleanup_dagster.retention.models import NS_PER_SECOND, Policy, PolicyProblem, Verdict
 from cleanup_dagster.retention.rules import Policies
 from cleanup_dagster.retention.times import from_ns
@@ -46,6 +47,7 @@ class SavedPlan(Struct, frozen=True):
     problems: dict[str, PolicyProblem]
     targets: dict[str, dict[str, str]]
     manifests: dict[str, ManifestRef]
+    refusals: tuple[Refusal, ...] = ()
 
 
 def save_plan(installation: Installation, checked: CheckedPlan) -> None:
@@ -58,6 +60,7 @@ def save_plan(installation: Installation, checked: CheckedPlan) -> None:
         {name: policy for name, policy in run.policies.items() if isinstance(policy, PolicyProblem)},
         {target.name: _decisive(target) for target in installation.settings.targets},
         {plan.target: plan.manifest for plan in checked.plans if plan.manifest is not None},
+        (*checked.refusals, *checked.bypassed),
     )
     installation.state.write_saved_plan(run.request.run_id, msgspec.json.encode(saved))
 
@@ -86,6 +89,15 @@ def load_plan(installation: Installation, run_id: str, policies: Policies, now_n
     if differences:
         raise RunRefusedError(f"the plan of {run_id} was made under other rules: {'; '.join(differences)}; {again}")
     return saved
+
+
+def tripped_by(installation: Installation, run_id: str) -> tuple[Refusal, ...]:
+    """Return the guardrails that a kept plan trips, as its dry run found them; none when it is kept no longer."""
+    content = installation.state.read_saved_plan(run_id)
+    try:
+        return () if content is None else msgspec.json.decode(content, type=SavedPlan).refusals
+    except msgspec.MsgspecError:
+        return ()
 
 
 def reviewed_verdicts(saved: SavedPlan, target: str) -> Iterator[Verdict]:

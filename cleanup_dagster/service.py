@@ -4,10 +4,12 @@ Each takes and returns the small handles of `handles.py`, so that an op of Dagst
 it. What goes wrong inside a step comes back as the handle's `problem`: the audit at the end is always written.
 """
 
+import contextlib
 import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import msgspec
 from msgspec import structs
 
 from cleanup_dagster.applying import back_up_target, delete_target, settle_now, withdraw
@@ -30,6 +32,7 @@ from cleanup_dagster.handles import (
     RestoreReport,
     RestoreRequest,
     Run,
+    Step,
     merge,
 )
 from cleanup_dagster.installation import Installation, Progress, RunRefusedError
@@ -41,9 +44,9 @@ from cleanup_dagster.records import Records
 from cleanup_dagster.recovery import recover_all
 from cleanup_dagster.reporting import conclude
 from cleanup_dagster.restoring import restore
-from cleanup_dagster.retention.guardrails import BYPASSABLE
+from cleanup_dagster.retention.guardrails import BYPASSABLE, Refusal
 from cleanup_dagster.retention.models import CleanupType, PolicyProblem
-from cleanup_dagster.reviewed import load_plan, save_plan
+from cleanup_dagster.reviewed import load_plan, save_plan, tripped_by
 from cleanup_dagster.workers import WorkerError
 
 #: What a step may meet in the world. Anything else is a bug: it ends the same way, with its traceback in the log.
@@ -216,6 +219,19 @@ class CleanupService:
         """Put back what a run deleted. Raises what is in `MET`, before anything is written or after saying how far."""
         return restore(self._installation, request, progress)
 
+    def note_progress(self, run_id: str, step: Step) -> None:
+        """Write down how far a run is, for faces in other processes. A full disk costs the note and nothing else."""
+        with contextlib.suppress(OSError):
+            self._installation.state.write_progress(run_id, msgspec.json.encode(step))
+
+    def progress_of(self, run_id: str) -> Step | None:
+        """Return how far a run said last that it is, or None."""
+        try:
+            content = self._installation.state.read_progress(run_id)
+            return None if content is None else msgspec.json.decode(content, type=Step)
+        except (msgspec.MsgspecError, OSError):
+            return None
+
     @property
     def records(self) -> Records:
         """What the database remembers and people may change: policies, holds, runs and audit."""
@@ -231,6 +247,16 @@ class CleanupService:
     def reviewed_plan(self, run_id: str) -> PlanOverview:
         """Return what applying a dry run's plan would take. Raises RunRefusedError when it may not be applied."""
         return overview_of_saved(self._installation, run_id)
+
+    def require_applicable(self, run_id: str) -> None:
+        """Raise RunRefusedError, saying why, when a dry run's plan may not be applied."""
+        with reading(self._installation.database) as conn:
+            policies = load_policies(conn)
+        load_plan(self._installation, run_id, policies, self._installation.clock())
+
+    def tripped_by(self, run_id: str) -> tuple[Refusal, ...]:
+        """Return the guardrails that a kept plan trips."""
+        return tripped_by(self._installation, run_id)
 
     def expired_backups(self) -> list[BackupSet]:
         """Return the backups that `prune_backups` would remove now. Raises DatabaseUnavailable."""

@@ -60,6 +60,19 @@ class StateDirectory:
         path = self.path / "plans" / _checked(run_id) / "plan.json"
         return path.read_bytes() if path.is_file() else None
 
+    def write_progress(self, run_id: str, content: bytes) -> None:
+        """Say how far a run is, for whoever watches from another process. Nothing depends on it."""
+        path = self._directory("plans", run_id) / "progress.json"
+        temporary = path.with_suffix(".part")
+        temporary.touch(mode=0o600)
+        temporary.write_bytes(content)
+        temporary.replace(path)
+
+    def read_progress(self, run_id: str) -> bytes | None:
+        """Return what `write_progress` wrote last, or None."""
+        path = self.path / "plans" / _checked(run_id) / "progress.json"
+        return path.read_bytes() if path.is_file() else None
+
     def manifests(self, run_id: str) -> Path:
         """Return the directory of a run's manifests, which exists."""
         return self._directory("manifests", run_id)

@@ -1,9 +1,10 @@
 """The audit: one row per live run and data type, written once and never changed."""
 
 from collections.abc import Iterable
+from typing import Any
 
 from msgspec import Struct
-from sqlalchemy import Connection, and_, exists, func, literal, select
+from sqlalchemy import Connection, Row, and_, exists, func, literal, select
 
 from cleanup_dagster.database.moments import ns_or_none
 from cleanup_dagster.database.tables import cleanup_audit, insert_new
@@ -42,6 +43,7 @@ class AuditTotals(Struct, frozen=True):
     last_cleanup_ns: int | None
     total_cleaned: int
     space_saved: int
+    failed: int = 0
 
 
 def append(conn: Connection, rows: Iterable[AuditRow]) -> int:
@@ -49,28 +51,35 @@ def append(conn: Connection, rows: Iterable[AuditRow]) -> int:
     return sum(_append(conn, row) for row in rows)
 
 
-def history(conn: Connection, limit: int) -> list[AuditRow]:
-    """Return the latest `limit` rows, newest first."""
+def history(
+    conn: Connection, limit: int | None, *, of_run: str | None = None, since_ns: int | None = None
+) -> list[AuditRow]:
+    """Return the latest `limit` rows (None: all), newest first, of one run or from a moment on when that is given."""
     latest = select(cleanup_audit).order_by(_AUDIT.executed_at.desc(), _AUDIT.id.desc()).limit(limit)
-    return [
-        AuditRow(
-            run_id=row.run_id or "",
-            data_type=row.data_type,
-            cleanup_type=row.cleanup_type,
-            outcome=row.outcome,
-            executed_ns=ns_or_none(row.executed_at) or 0,
-            executed_by=row.executed_by or "",
-            records_deleted=row.records_deleted or 0,
-            space_freed_bytes=row.space_freed_bytes or 0,
-            records_failed=row.records_failed,
-            records_skipped=row.records_skipped,
-            backup_bytes=row.backup_bytes,
-            open_check=row.open_check,
-            manifest=row.manifest,
-            message=row.message,
-        )
-        for row in conn.execute(latest)
-    ]
+    if of_run is not None:
+        latest = latest.where(_AUDIT.run_id == of_run)
+    if since_ns is not None:
+        latest = latest.where(_AUDIT.executed_at >= from_ns(since_ns))
+    return [_row(row) for row in conn.execute(latest)]
+
+
+def _row(row: Row[Any]) -> AuditRow:
+    return AuditRow(
+        run_id=row.run_id or "",
+        data_type=row.data_type,
+        cleanup_type=row.cleanup_type,
+        outcome=row.outcome,
+        executed_ns=ns_or_none(row.executed_at) or 0,
+        executed_by=row.executed_by or "",
+        records_deleted=row.records_deleted or 0,
+        space_freed_bytes=row.space_freed_bytes or 0,
+        records_failed=row.records_failed,
+        records_skipped=row.records_skipped,
+        backup_bytes=row.backup_bytes,
+        open_check=row.open_check,
+        manifest=row.manifest,
+        message=row.message,
+    )
 
 
 def totals(conn: Connection) -> dict[str, AuditTotals]:
@@ -80,10 +89,11 @@ def totals(conn: Connection) -> dict[str, AuditTotals]:
         func.max(_AUDIT.executed_at).filter(_AUDIT.outcome != REFUSED).label("last"),
         func.sum(_AUDIT.records_deleted).label("files"),
         func.sum(_AUDIT.space_freed_bytes).label("bytes"),
+        func.sum(_AUDIT.records_failed).label("failed"),
     ).group_by(_AUDIT.data_type)
     # Postgres sums bigints into a Decimal.
     return {
-        row.data_type: AuditTotals(ns_or_none(row.last), int(row.files or 0), int(row.bytes or 0))
+        row.data_type: AuditTotals(ns_or_none(row.last), int(row.files or 0), int(row.bytes or 0), int(row.failed or 0))
         for row in conn.execute(summed)
     }
 

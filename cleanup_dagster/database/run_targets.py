@@ -47,6 +47,21 @@ class KeptBackups(Struct, frozen=True):
     finished_ns: int
 
 
+class TargetRecord(Struct, frozen=True):
+    """What a live run planned and did in one target. `finished_ns` is None while nobody has settled it."""
+
+    target: str
+    root: str
+    scanned_files: int
+    expired_files: int
+    expired_bytes: int
+    deleted_files: int
+    freed_bytes: int
+    backup_files: int
+    backup_bytes: int
+    finished_ns: int | None
+
+
 def record_plan(conn: Connection, run_id: str, target: str, root: str, scanned: Tally, expired: Tally) -> bool:
     """Write what the run means to do in a target, in place of an earlier plan of the same run.
 
@@ -137,6 +152,26 @@ def intents(conn: Connection, run_id: str) -> list[Intent]:
             finished_ns=ns_or_none(row.finished_at),
         )
         for row in conn.execute(promised.order_by(_TARGETS.target))
+    ]
+
+
+def list_targets(conn: Connection, run_id: str) -> list[TargetRecord]:
+    """Return what a live run planned and did, target by target."""
+    rows = conn.execute(select(cleanup_run_targets).where(_TARGETS.run_id == run_id).order_by(_TARGETS.target))
+    return [
+        TargetRecord(
+            target=row.target,
+            root=row.root,
+            scanned_files=row.scanned_files,
+            expired_files=row.expired_files,
+            expired_bytes=row.expired_bytes,
+            deleted_files=row.deleted_files,
+            freed_bytes=row.freed_bytes,
+            backup_files=row.backup_files,
+            backup_bytes=row.backup_bytes,
+            finished_ns=ns_or_none(row.finished_at),
+        )
+        for row in rows
     ]
 
 

@@ -116,12 +116,22 @@ def get_run(conn: Connection, run_id: str) -> RunRecord | None:
     return None if row is None else _record(row)
 
 
-def find_runs(conn: Connection, prefix: str = "", limit: int | None = None) -> list[RunRecord]:
+def find_runs(conn: Connection, prefix: str = "", limit: int | None = None, offset: int = 0) -> list[RunRecord]:
     """Return the runs whose id begins with `prefix`, newest first, dry ones and restores too."""
-    found = select(cleanup_runs).order_by(_RUNS.started_at.desc(), _RUNS.run_id).limit(limit)
+    found = select(cleanup_runs).order_by(_RUNS.started_at.desc(), _RUNS.run_id).limit(limit).offset(offset)
     if prefix:
         found = found.where(_RUNS.run_id.startswith(prefix, autoescape=True))
     return [_record(row) for row in conn.execute(found)]
+
+
+def count_runs(conn: Connection) -> dict[tuple[CleanupType, bool, RunStatus], int]:
+    """Return how many runs there are by type, by whether they were dry, and by status."""
+    kinds = (_RUNS.cleanup_type, _RUNS.dry_run, _RUNS.status)
+    counted = select(*kinds, func.count()).group_by(*kinds)
+    return {
+        (CleanupType(kind), dry_run, RunStatus(status)): number
+        for kind, dry_run, status, number in conn.execute(counted)
+    }
 
 
 def unfinished_live_runs(conn: Connection) -> list[RunRecord]:

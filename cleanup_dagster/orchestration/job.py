@@ -16,9 +16,7 @@ from cleanup_dagster.orchestration.ops import (
     write_audit,
 )
 from cleanup_dagster.settings import Settings
-
-#: Queues launches behind each other where the instance limits runs by this tag; the lock itself is ours.
-LOCK_TAG = {"cleanup/lock": "one_at_a_time"}
+from cleanup_dagster.tags import LOCK_TAG
 
 #: A process holds the lock of live runs while it works: a second one, even of the same run, would be refused. Forked
 #: from one that has loaded the job, steps start twice as fast.

@@ -9,9 +9,7 @@ from typing import Any, NamedTuple
 
 import dagster as dg
 
-from cleanup_dagster.orchestration.ops import EXECUTED_BY_TAG
-
-SCHEDULE = "cleanup_daily"
+from cleanup_dagster.tags import EXECUTED_BY_TAG, SCHEDULE
 
 
 class InstanceError(Exception):

@@ -23,6 +23,7 @@ from cleanup_dagster.handles import (
     Request,
     Run,
     ScanTask,
+    Step,
     total,
 )
 from cleanup_dagster.installation import RunRefusedError
@@ -30,11 +31,11 @@ from cleanup_dagster.orchestration import metadata
 from cleanup_dagster.orchestration.config import CleanupConfig
 from cleanup_dagster.orchestration.resources import CleanupResource
 from cleanup_dagster.retention.models import CleanupType
-from cleanup_dagster.service import MET
+from cleanup_dagster.service import MET, CleanupService
+from cleanup_dagster.tags import EXECUTED_BY_TAG
 
 _LOG_EVERY_SECONDS = 5.0
-#: Who asked, when whoever launches the run knows better than the operating system does.
-EXECUTED_BY_TAG = "cleanup/executed_by"
+_NOTE_EVERY_SECONDS = 2.0
 
 
 @dg.op(out={"run": dg.Out(Run), "tasks": dg.DynamicOut(ScanTask)})
@@ -70,8 +71,9 @@ def load_policies(
 @dg.op
 def scan_files(context: dg.OpExecutionContext, task: ScanTask, cleanup: CleanupResource) -> Plan:
     """Find everything one target's patterns name and judge it. Changes nothing."""
-    judged = log_progress(context, "judged")
-    plan = cleanup.service().scan(task.run, task.target, judged)
+    service = cleanup.service()
+    judged = log_progress(context, service, "judged")
+    plan = service.scan(task.run, task.target, judged)
     judged.end(plan.scanned.files)
     context.log.info("%s: %s", plan.target, metadata.intention([plan]))
     for said in filter(None, (plan.problem, plan.note, *plan.warnings)):
@@ -105,7 +107,7 @@ def check_plan(
 def back_up_files(context: dg.OpExecutionContext, plan: Plan, cleanup: CleanupResource) -> BackedUp:
     """Copy what one target's plan deletes, make the copies durable, verify them, and commit the intent."""
     service = cleanup.service()
-    backed_up = service.back_up(plan, log_progress(context, "backed up", plan.deletable.files))
+    backed_up = service.back_up(plan, log_progress(context, service, "backed up", plan.deletable.files))
     if backed_up.problem:
         context.log.error("%s", backed_up.problem)
     else:
@@ -118,7 +120,8 @@ def back_up_files(context: dg.OpExecutionContext, plan: Plan, cleanup: CleanupRe
 def delete_files(context: dg.OpExecutionContext, backed_up: BackedUp, cleanup: CleanupResource) -> Deleted:
     """Delete what one target's committed receipts name, each file verified in quarantine."""
     files = total(backed_up.copied.values()).files
-    deleted = cleanup.service().delete(backed_up, log_progress(context, "deleted", files))
+    service = cleanup.service()
+    deleted = service.delete(backed_up, log_progress(context, service, "deleted", files))
     if deleted.problem:
         context.log.error("%s", deleted.problem)
     context.log.info("%s", metadata.gone_and_left(deleted))
@@ -182,26 +185,38 @@ def executed_by(context: dg.OpExecutionContext) -> str:
 
 
 class LoggedProgress:
-    """The progress of one step: logged every few seconds with its rate, and told to whoever watches."""
+    """The progress of one step: logged every few seconds with its rate, noted for the page, told to whoever watches."""
 
-    def __init__(self, context: dg.OpExecutionContext, done: str, of: int) -> None:
+    def __init__(self, context: dg.OpExecutionContext, service: CleanupService, done: str, of: int) -> None:
         self._context = context
+        self._service = service
         self._done = done
+        self._files = of
         self._of = f" of {of:,}" if of else ""
         self._count = 0
         self._started = self._logged = time.monotonic()
         # The mapping key of a step in a fan-out is its target's name.
         self._told = progress.begin(done, context.get_mapping_key() or "", of)
+        self._began_ns = time.time_ns()
+        self._note()
 
     def __call__(self, more: int) -> None:
         """Count `more` files. Raises RunRefusedError when the one who watches wants the step to stop."""
         self._count += more
         now = time.monotonic()
+        if now - self._noted >= _NOTE_EVERY_SECONDS:
+            self._note()
         if now - self._logged >= _LOG_EVERY_SECONDS:
             self._logged = now
             rate = f"{self._count / (now - self._started):,.0f}"
             self._context.log.info("%s %s%s files, %s a second", self._done, f"{self._count:,}", self._of, rate)
         self._told(more)
+
+    def _note(self) -> None:
+        self._noted = time.monotonic()
+        target = self._context.get_mapping_key() or ""
+        step = Step(self._done, target, self._count, self._files, self._began_ns, time.time_ns())
+        self._service.note_progress(self._context.run_id, step)
 
     def end(self, count: int) -> None:
         """Say how many files there were in the end; steps count in batches and leave out the last one."""
@@ -209,6 +224,6 @@ class LoggedProgress:
             self._told(max(count - self._count, 0))
 
 
-def log_progress(context: dg.OpExecutionContext, done: str, of: int = 0) -> LoggedProgress:
+def log_progress(context: dg.OpExecutionContext, service: CleanupService, done: str, of: int = 0) -> LoggedProgress:
     """Return the progress of a step that is about to begin."""
-    return LoggedProgress(context, done, of)
+    return LoggedProgress(context, service, done, of)

@@ -11,10 +11,10 @@ from cleanup_dagster import progress
 from cleanup_dagster.handles import RestoreRequest
 from cleanup_dagster.orchestration import metadata
 from cleanup_dagster.orchestration.config import root_schema
-from cleanup_dagster.orchestration.job import LOCK_TAG
 from cleanup_dagster.orchestration.ops import executed_by, log_progress
 from cleanup_dagster.orchestration.resources import CleanupResource
 from cleanup_dagster.service import MET
+from cleanup_dagster.tags import LOCK_TAG
 
 
 class RestoreConfig(dg.Config):
@@ -52,7 +52,7 @@ def restore_files(context: dg.OpExecutionContext, config: RestoreConfig, cleanup
         service = cleanup.service()
         whole = not request.paths and not request.data_types
         of = sum(backups.files for backups in service.backups(request.of_run)) if whole else 0
-        report = service.restore(request, log_progress(context, "restored", of))
+        report = service.restore(request, log_progress(context, service, "restored", of))
     except MET as error:
         progress.hand_over(error)
         raise dg.Failure(str(error), allow_retries=False) from None

@@ -2,9 +2,10 @@
 
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
-from importlib.resources import files
+from importlib import resources
 
-from fastapi import FastAPI
+from fastapi import Depends, FastAPI
+from fastapi.security import HTTPBearer
 from fastapi.staticfiles import StaticFiles
 from starlette.middleware import Middleware
 
@@ -12,10 +13,25 @@ from cleanup_dagster import __version__
 from cleanup_dagster.settings import Settings
 from cleanup_dagster.web import errors, pages
 from cleanup_dagster.web.auth import Access, Limiter, Rates, SecurityHeaders, Sessions
+from cleanup_dagster.web.described import errors as described_errors
+from cleanup_dagster.web.launcher import Launcher
+from cleanup_dagster.web.launching import Launching
 from cleanup_dagster.web.parts import Parts
 from cleanup_dagster.web.platform import Platform
-from cleanup_dagster.web.routes import login, overview, policies
+from cleanup_dagster.web.routes import (
+    backups,
+    description,
+    files,
+    health,
+    holds,
+    login,
+    overview,
+    plans,
+    policies,
+    runs,
+)
 from cleanup_dagster.web.shell import BoundedBody, KnownHost, NoTraceback
+from cleanup_dagster.web.snapshot import Snapshots
 from cleanup_dagster.web.tokens import Tokens
 
 
@@ -26,12 +42,24 @@ def create_app(
 
     `reload` reads the configuration anew when its file has changed.
     """
-    parts = Parts(Platform(settings, reload), tokens, Sessions(), Limiter(rates or Rates()))
+    platform, launcher = Platform(settings, reload), Launcher(settings.web)
+    parts = Parts(
+        platform,
+        tokens,
+        Sessions(),
+        Limiter(rates or Rates()),
+        launcher,
+        Launching(platform, launcher),
+        Snapshots(platform),
+    )
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncGenerator[None]:
+        parts.snapshots.start()
         yield
-        parts.platform.close()
+        parts.snapshots.stop()
+        launcher.close()
+        platform.close()
 
     web = settings.web
     app = FastAPI(
@@ -39,6 +67,7 @@ def create_app(
         version=__version__,
         lifespan=lifespan,
         docs_url=None,
+        openapi_url=None,
         redoc_url=None,
         middleware=[
             Middleware(SecurityHeaders),
@@ -50,8 +79,12 @@ def create_app(
     )
     app.state.parts = parts
     errors.install(app)
-    for module in (login, overview, policies):
-        app.include_router(module.router)
-    app.include_router(pages.router, include_in_schema=False)
-    app.mount("/static", StaticFiles(directory=str(files("cleanup_dagster.web") / "static")))
+    token = Depends(HTTPBearer(auto_error=False, description="The operator's or the viewer's token"))
+    for module in (overview, policies, runs, plans, files, backups, holds):
+        app.include_router(module.router, dependencies=[token], responses=described_errors())
+    for module in (login, health):
+        app.include_router(module.router, responses=described_errors())
+    for module in (pages, description):
+        app.include_router(module.router, include_in_schema=False)
+    app.mount("/static", StaticFiles(directory=str(resources.files("cleanup_dagster.web") / "static")))
     return app

@@ -45,3 +45,32 @@ class PolicyPreview(Body):
 
 
 CleanupKind = Literal["automatic", "manual", "emergency"]
+RunId = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,80}$", examples=["1a2b3c4d-0000-4000-8000-000000000000"])]
+Text = Annotated[str, Field(min_length=1, max_length=1_000, pattern=r"^[^\u0000]*$")]
+
+
+class CleanupRequest(Body):
+    """A cleanup to launch. Dry unless told otherwise."""
+
+    cleanup_type: CleanupKind = "manual"
+    dry_run: bool = True
+    skip_backup: bool = False
+
+
+class RestoreRequestBody(Body):
+    """What to put back: everything of a run, or what matches one of the paths and data types."""
+
+    run_id: RunId
+    paths: list[Text] = Field(default=[], max_length=500)
+    data_types: list[DataType] = Field(default=[], max_length=50)
+    dry_run: bool = True
+
+
+class HoldRequest(Body):
+    """A promise that something stays: an absolute path or a glob, and why. `until` is ISO 8601 with a zone."""
+
+    pattern: Text = Field(examples=["/srv/operations/operation_audit_*.json"])
+    reason: Text = Field(examples=["audit 2026"])
+    data_type: DataType | None = None
+    pipeline: Text | None = None
+    until: str | None = Field(default=None, max_length=40, examples=["2027-01-31T00:00:00Z"])

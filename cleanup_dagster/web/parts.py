@@ -5,7 +5,10 @@ from typing import NamedTuple
 from fastapi import Request
 
 from cleanup_dagster.web.auth import Limiter, Sessions
+from cleanup_dagster.web.launcher import Launcher
+from cleanup_dagster.web.launching import Launching
 from cleanup_dagster.web.platform import Platform
+from cleanup_dagster.web.snapshot import Snapshots
 from cleanup_dagster.web.tokens import Tokens
 
 API = "/api/cleanup"
@@ -18,6 +21,9 @@ class Parts(NamedTuple):
     tokens: Tokens
     sessions: Sessions
     limiter: Limiter
+    launcher: Launcher
+    launching: Launching
+    snapshots: Snapshots
 
 
 def parts_of(request: Request) -> Parts:

@@ -53,7 +53,7 @@ class BoundedBody:
             await self._app(scope, receive, send)
             return
         length = Headers(scope=scope).get("content-length", "0")
-        body = bytearray()
+        body, more = bytearray(), True
         with anyio.move_on_after(_BODY_SECONDS) as timing:
             more = not (length.isdigit() and int(length[:20]) > BODY_MAX)
             while more and len(body) <= BODY_MAX:

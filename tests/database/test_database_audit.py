@@ -139,8 +139,8 @@ def test_totals_sum_everything_and_date_the_last_that_was_not_refused(engine: En
     )
     with reading(engine) as conn:
         assert totals(conn) == {
-            "dbt_logs": AuditTotals(NOW + 5_000, 5, 5 * 2**40),
-            "temp_files": AuditTotals(None, 0, 0),
+            "dbt_logs": AuditTotals(NOW + 5_000, 5, 5 * 2**40, 3),
+            "temp_files": AuditTotals(None, 0, 0, 1),
         }
 
 

@@ -1,31 +1,42 @@
-"""The retention policies: how long, and whether at all."""
+"""The retention policies: how long, whether at all, and what a change would mean."""
+
+from http import HTTPStatus
 
 from fastapi import APIRouter, Request, Response
 
-from cleanup_dagster.database.policies import PolicyRow
-from cleanup_dagster.documents import Document, of_policy
+from cleanup_dagster.database.policies import InvalidPolicy, PolicyRow, UnknownDataType
+from cleanup_dagster.documents import Document, iso, of_policy
 from cleanup_dagster.retention.defaults import RETENTION_DAYS_MAX, RETENTION_DAYS_MIN
+from cleanup_dagster.retention.models import NS_PER_DAY, Reason, Tally
 from cleanup_dagster.settings import Settings
 from cleanup_dagster.web.auth import visitor_of
-from cleanup_dagster.web.bodies import Nothing, PolicyChange
-from cleanup_dagster.web.errors import reply
+from cleanup_dagster.web.bodies import Nothing, PolicyChange, PolicyPreview
+from cleanup_dagster.web.described import FILE, POLICY, ok
+from cleanup_dagster.web.errors import Refusal, reply
+from cleanup_dagster.web.index import Facet
 from cleanup_dagster.web.parts import API, parts_of
+from cleanup_dagster.web.routes.files import of_row
 
 router = APIRouter(prefix=f"{API}/policies", tags=["policies"])
 
+_EXAMPLES = 10
+_TALLY = {"files": 40, "bytes": 81920}
+_KEPT_BY_AGE = frozenset({Reason.NOT_EXPIRED.value, Reason.POLICY_DISABLED.value})
 
-@router.get("")
+
+@router.get("", responses=ok({"policies": [POLICY]}))
 def policies(request: Request) -> Response:
     """Return every policy, with the targets that it governs and the bounds that they set."""
     platform = parts_of(request).platform
     rows = platform.records.policies()
-    return reply({"success": True, "policies": [with_targets(row, platform.settings) for row in rows]})
+    return reply({"success": True, "policies": [_with_targets(row, platform.settings) for row in rows]})
 
 
-@router.post("")
+@router.post("", responses=ok({"message": "dbt_logs is kept for 7 days now", "policy": POLICY}))
 def change(request: Request, body: PolicyChange) -> Response:
     """Change one policy. What is left out stays; old and new are recorded with who changed it."""
     platform = parts_of(request).platform
+    _require_within(platform.settings, body.data_type, body.retention_days)
     (row,) = platform.records.change_policies(
         [body.data_type],
         visitor_of(request).actor,
@@ -34,26 +45,89 @@ def change(request: Request, body: PolicyChange) -> Response:
         keep_last=body.keep_last,
     )
     said = "disabled" if row.enabled is False else f"kept for {row.retention_days} days"
+    policy = _with_targets(row, platform.settings)
+    return reply({"success": True, "message": f"{row.data_type} is {said} now", "policy": policy})
+
+
+@router.post(
+    "/preview",
+    responses=ok(
+        {
+            "newly_expired": _TALLY,
+            "no_longer_expired": _TALLY,
+            "scanned_at": "2026-01-31T09:00:00Z",
+            "examples": [FILE],
+        }
+    ),
+)
+def preview(request: Request, body: PolicyPreview) -> Response:
+    """Say what a change would let go, and what it would save, by the last scan. Changes nothing.
+
+    Counted by age alone: what `keep_last` or an unexpired backup protects may be among it.
+    """
+    parts = parts_of(request)
+    _require_within(parts.platform.settings, body.data_type, body.retention_days)
+    found = [row for row in parts.platform.records.policies() if row.data_type == body.data_type]
+    if not found:
+        raise UnknownDataType(f"there is no policy for the data type {body.data_type!r}")
+    days = found[0].retention_days if body.retention_days is None else body.retention_days
+    enabled = found[0].enabled if body.enabled is None else body.enabled
+    if days is None or enabled is None:
+        raise InvalidPolicy(f"{body.data_type}: {found[0].problem}")
+    current = parts.snapshots.current
+    if current is None:
+        raise Refusal(HTTPStatus.SERVICE_UNAVAILABLE, "there is no finished scan yet; make a dry run first")
+    index = current.index
+    cutoff_ns = index.made_ns - days * NS_PER_DAY
+
+    def would_go(facet: Facet) -> bool:
+        return facet.data_type == body.data_type and facet.reason in _KEPT_BY_AGE and not facet.guarded
+
+    def goes(facet: Facet) -> bool:
+        return facet.data_type == body.data_type and facet.goes
+
+    going = index.tally(goes)
+    if enabled:
+        still = index.older_than(cutoff_ns, goes)
+        newly, examples = index.older_than(cutoff_ns, would_go), index.oldest(cutoff_ns, would_go, _EXAMPLES)
+    else:
+        still, newly, examples = Tally(), Tally(), []
     return reply(
         {
             "success": True,
-            "message": f"{row.data_type} is {said} now",
-            "policy": with_targets(row, platform.settings),
+            "newly_expired": {"files": newly.files, "bytes": newly.bytes},
+            "no_longer_expired": {"files": going.files - still.files, "bytes": going.bytes - still.bytes},
+            "scanned_at": iso(index.made_ns),
+            "examples": [of_row(row, index.made_ns) for row in examples],
         }
     )
 
 
-@router.post("/reset")
+@router.post("/reset", responses=ok({"message": "1 policy is as it was made", "changed": ["dbt_logs"]}))
 def reset(request: Request, _: Nothing | None = None) -> Response:
     """Bring the default policies back."""
     changed = parts_of(request).platform.records.reset_policies(visitor_of(request).actor)
-    said = f"{len(changed)} policies are as they were made" if changed else "all policies are as they were made already"
+    if not changed:
+        said = "every policy is as it was made already"
+    else:
+        said = "1 policy is as it was made" if len(changed) == 1 else f"{len(changed)} policies are as they were made"
     return reply({"success": True, "message": said, "changed": changed})
 
 
-def with_targets(row: PolicyRow, settings: Settings) -> Document:
-    """Return a policy with the targets that it governs and the days that their configuration allows."""
-    targets = [target for target in settings.targets if row.data_type in target.data_types]
+def _bounds(settings: Settings, data_type: str) -> tuple[int, int]:
+    """Return the days that the configuration of every target of a data type allows."""
+    targets = [target for target in settings.targets if data_type in target.data_types]
     least = max((target.retention_days_min for target in targets), default=RETENTION_DAYS_MIN)
-    most = min((target.retention_days_max for target in targets), default=RETENTION_DAYS_MAX)
-    return {**of_policy(row), "targets": [target.name for target in targets], "minimum": least, "maximum": most}
+    return least, min((target.retention_days_max for target in targets), default=RETENTION_DAYS_MAX)
+
+
+def _require_within(settings: Settings, data_type: str, days: int | None) -> None:
+    least, most = _bounds(settings, data_type)
+    if days is not None and not least <= days <= most:
+        raise InvalidPolicy(f"retention_days is {days}, but the configuration allows {least} to {most} for {data_type}")
+
+
+def _with_targets(row: PolicyRow, settings: Settings) -> Document:
+    least, most = _bounds(settings, row.data_type)
+    targets = [target.name for target in settings.targets if row.data_type in target.data_types]
+    return {**of_policy(row), "targets": targets, "minimum": least, "maximum": most}
