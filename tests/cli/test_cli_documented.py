@@ -1,6 +1,7 @@
 """Every command and option stands in docs/cli.md, every help has examples, every document has the keys it says."""
 
 import re
+import shlex
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,7 +17,8 @@ from cleanup_dagster.cli.app import root
 from cleanup_dagster.cli.options import DATA_TYPES, DAYS_MAX, DAYS_MIN
 from cleanup_dagster.retention import defaults
 
-_TEXT = (Path(__file__).parents[2] / "docs" / "cli.md").read_text(encoding="utf-8")
+_TOP = Path(__file__).parents[2]
+_TEXT = (_TOP / "docs" / "cli.md").read_text(encoding="utf-8")
 
 
 def _commands(group: click.Group = root, path: str = "") -> Iterator[tuple[str, click.Command]]:
@@ -48,6 +50,34 @@ def test_a_command_and_its_options_are_documented(path: str) -> None:
         if isinstance(parameter, click.Option):
             for option in parameter.opts:
                 assert option in _TEXT, (path, option)
+
+
+def _shown() -> list[str]:
+    """Return every command line that a page of the documentation shows in a block, and each help in its examples."""
+    pages = [_TOP / "README.md", *sorted((_TOP / "docs").glob("*.md"))]
+    blocks = [
+        block
+        for page in pages
+        for block in re.findall(r"^```sh\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL)
+    ]
+    helps = [re.sub(r"\\\n\s+", "", str(command.epilog)) for command in (root, *COMMANDS.values())]
+    found = re.findall(r"^ *(cleanup-operations.*)$", "\n".join([*blocks, *helps]), re.MULTILINE)
+    return sorted({re.split(r" [|>] | \|\| | {3,}", line.split(" #")[0])[0].strip() for line in found})
+
+
+@pytest.mark.parametrize("line", _shown())
+def test_what_the_documentation_shows_is_understood(line: str) -> None:
+    command: click.Command = root
+    words = shlex.split(line)[1:]
+    while isinstance(command, click.Group) and words and words[0] in command.commands:
+        command = command.commands[words.pop(0)]
+    command.make_context("cleanup-operations", words)
+
+
+def test_the_documentation_shows_every_command() -> None:
+    assert {path for path in COMMANDS for line in _shown() if f"{line} ".startswith(f"cleanup-operations {path} ")} == {
+        *COMMANDS
+    }
 
 
 def test_the_original_options_are_documented() -> None:
