@@ -25,9 +25,10 @@ _TESTS = Path(__file__).parent.parent
 #: What pytest is to run for each part; the jobs of all parts run side by side, the longest first.
 PARTS = {
     "cuts": [
-        ["reliability/test_reliability_faults.py", "-k", "power and not archive"],
-        ["reliability/test_reliability_faults.py", "-k", "power and archive"],
+        ["reliability/test_reliability_faults.py", "-k", "power and not archive and not again"],
+        ["reliability/test_reliability_faults.py", "-k", "again"],
     ],
+    "archives": [["reliability/test_reliability_faults.py", "-k", "power and archive and not again", "-n", "2"]],
     "kills": [
         ["reliability/test_reliability_faults.py", "-k", "not power"],
         ["collectors/test_deletion_faults.py", "service/test_service_recovery.py"],
@@ -48,7 +49,7 @@ PARTS = {
 
 #: What the tests count, by part, and how it is said.
 ROWS = {
-    "power cuts": ("cuts", "power cut at a call of a run, on ext4"),
+    "power cuts": ("cuts archives", "power cut at a call of a run, on ext4"),
     "kills": ("kills", "kill -9 at a call of a run"),
     "errors": ("kills", "a call fails: EIO ENOSPC EDQUOT EACCES EROFS EMFILE"),
     "kills and errors in recovery": ("kills", "struck again while recovering from a kill"),
@@ -124,7 +125,7 @@ def main(arguments: Sequence[str]) -> int:
 def show(cases: list[Case], parts: list[str], seconds: float) -> int:
     """Print the numbers, and what failed or was skipped; return 0 when all of it was proven, else 1."""
     counted, lost = Counter[str](), Counter[str]()
-    rows = {name: said for name, (part, said) in ROWS.items() if part in parts}
+    rows = {name: said for name, (part, said) in ROWS.items() if {*part.split()} & {*parts}}
     for case in cases:
         for name in rows.keys() & case.counted.keys():
             counted[name] += case.counted[name]

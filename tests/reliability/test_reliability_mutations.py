@@ -299,6 +299,28 @@ MUTATIONS = [
         f"{_PROTOCOL}::test_a_hold_placed_during_the_run_wins_from_the_next_batch_on",
     ),
     Mutation(
+        "the look for the copies before a batch",
+        "applying.py",
+        "        _require_backups(intent)\n",
+        "",
+        "service/test_service_hostile.py::test_copies_that_vanish_in_mid_run_stop_the_deletion",
+    ),
+    Mutation(
+        "pruning by the moment the run began",
+        "pruning.py",
+        "min(run_ns, installation.clock())",
+        "installation.clock()",
+        "service/test_service_hostile.py::test_a_clock_that_leaps_in_mid_run_takes_no_backup",
+    ),
+    Mutation(
+        "the filesystem of the root in recovery",
+        "settling.py",
+        "        _require_same_filesystem(state, intent, manifest, root)\n",
+        "",
+        "undo/test_undo_recovery.py::"
+        "test_a_root_on_another_filesystem_is_not_judged_until_somebody_says_that_it_is_the_same",
+    ),
+    Mutation(
         "sweeping what a dead run staged",
         "recovery.py",
         "    _sweep_staged(installation, run, intents.values())\n",

@@ -74,6 +74,21 @@ def test_owner_mode_and_mtime_come_back_and_no_setuid(each_format: Platform) -> 
     assert (after.st_uid, after.st_gid, after.st_mtime_ns) == (1234, 2345, before.st_mtime_ns)
 
 
+#: cap_setuid for whoever runs the file, as setcap writes it.
+CAPABILITY = bytes.fromhex("0100000280000000000000000000000000000000")
+
+
+@pytest.mark.needs_root
+@pytest.mark.skipif(not hasattr(os, "setxattr"), reason="file capabilities are Linux's")
+def test_capabilities_are_neither_copied_nor_restored(each_format: Platform) -> None:
+    path = each_format.log("tool.log", 31)
+    os.setxattr(path, "security.capability", CAPABILITY)
+    run_id = clean(each_format)
+    kept = [name for copy in copies(each_format) for name in os.listxattr(copy)]
+    undo(each_format, run_id)
+    assert "security.capability" not in [*kept, *os.listxattr(path)]
+
+
 def test_holes_stay_holes_and_large_files_come_back(each_format: Platform) -> None:
     path = each_format.logs / "large.log"
     with path.open("wb") as file:
