@@ -48,14 +48,15 @@ def back_up_target(installation: Installation, plan: Plan, progress: Progress) -
     installation.require_live(plan.run)
     verify_manifest(plan.manifest)
     run_id, state = plan.run.request.run_id, installation.state
-    directory = "" if plan.run.request.skip_backup else str(installation.settings.backup.directory)
+    request = plan.run.request
+    directory = "" if request.skip_backup else str(installation.backup_directory(request))
     with ExitStack() as stack:
         root = stack.enter_context(open_root(Path(plan.root)))
         directories = stack.enter_context(closing(Directories(root)))
         # First the store: receipts that were begun without one would have to be settled by opening it after all.
         kept = stack.enter_context(open_file_backups(Path(directory), run_id)) if directory else None
         store: Store | None = kept
-        if kept is not None and installation.target(plan.target).format == "archive":
+        if kept is not None and installation.writes_archives(request, plan.target):
             store = stack.enter_context(closing(ArchiveBackups(kept, run_id, plan.target)))
         header = structs.replace(_header(installation, plan, Kind.RECEIPTS, directory), place=place_of(root))
         receipts = stack.enter_context(write_manifest(state.receipts(run_id, plan.target), header))

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from pydantic import SecretStr
 from sqlalchemy.engine import URL, make_url
@@ -34,9 +35,18 @@ OVERRIDES: Mapping[str, tuple[str, ...]] = {
     "CLEANUP_WEB_TLS_KEY": ("web", "tls_key"),
     "DAGSTER_WEBSERVER_URL": ("web", "dagster_url"),
     "DAGSTER_PUBLIC_URL": ("web", "dagster_public_url"),
+    "CLEANUP_SCHEDULE_STARTED": ("schedule", "started"),
+    "CLEANUP_DISK_PRESSURE_USED_PERCENT": ("disk_pressure", "used_percent"),
+    "CLEANUP_DISK_PRESSURE_FREE_BYTES": ("disk_pressure", "free_bytes"),
+    "CLEANUP_DISK_PRESSURE_DRY_RUN": ("disk_pressure", "dry_run"),
+    "CLEANUP_DISK_PRESSURE_BACKUP_DIR": ("disk_pressure", "backup_directory"),
 }
 #: Shorter ones could be guessed, even at five attempts a minute.
 TOKEN_LENGTH = 24
+#: Variables whose text says true or false, and what it means.
+SWITCHES = frozenset({"CLEANUP_SCHEDULE_STARTED", "CLEANUP_DISK_PRESSURE_DRY_RUN"})
+SWITCH: Mapping[str, bool] = {"true": True, "false": False}
+WEBHOOK = "CLEANUP_ALERT_WEBHOOK_URL"
 _DATABASE_PARTS = {
     "CLEANUP_DB_HOST": "localhost",
     "CLEANUP_DB_PORT": "5433",
@@ -97,6 +107,18 @@ class Environment:
             )
             return None
         return SecretStr(text)
+
+    def webhook(self) -> SecretStr | None:
+        """Return where alerts are posted, or None. No message quotes it: whoever knows it can post there."""
+        text = self.get(WEBHOOK)
+        if text is None:
+            return None
+        if _is_webhook(text):
+            return SecretStr(text)
+        self.problems.append(
+            f"{WEBHOOK}: is not an http or https URL; write https://host/path (not shown here, it may hold a secret)"
+        )
+        return None
 
     def default_targets(self) -> list[DefaultTarget]:
         """Return the targets of a configuration that names none."""
@@ -159,6 +181,16 @@ class Environment:
             return None
         named = url.set(drivername=POSTGRES) if url.drivername in _POSTGRES_NAMES else url
         return SecretStr(named.render_as_string(hide_password=False))
+
+
+def _is_webhook(text: str) -> bool:
+    try:
+        url = urlsplit(text)
+        port = url.port
+    except ValueError:
+        return False
+    visible = re.fullmatch(r"[!-~]{1,4096}", text) is not None
+    return visible and url.scheme in ("http", "https") and bool(url.hostname) and port != 0
 
 
 def _directory_target(name: str, data_type: str, root: Path | str, variable: str) -> DefaultTarget:

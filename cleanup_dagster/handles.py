@@ -18,6 +18,7 @@ from cleanup_dagster.retention.models import (
     Restored,
     RestoreState,
     State,
+    Stock,
     Tally,
     Verdict,
 )
@@ -26,7 +27,8 @@ from cleanup_dagster.retention.models import (
 class Request(Struct, frozen=True):
     """What somebody asked for. `run_id` is Dagster's, so that a run has one name everywhere.
 
-    `plan` is the run id of the dry run whose reviewed plan is to be applied, exactly.
+    `plan` is the run id of the dry run whose reviewed plan is to be applied, exactly. A run under `disk_pressure`
+    prunes expired backups before anything else, and writes archives, to another disk where one is configured.
     """
 
     run_id: str
@@ -35,6 +37,7 @@ class Request(Struct, frozen=True):
     executed_by: str
     skip_backup: bool = False
     plan: str = ""
+    disk_pressure: bool = False
 
 
 class Run(Struct, frozen=True):
@@ -46,6 +49,7 @@ class Run(Struct, frozen=True):
     targets: tuple[str, ...]
     problems: tuple[str, ...] = ()
     recovered: tuple[str, ...] = ()
+    pruned: Tally = Tally()
 
 
 class ScanTask(Struct, frozen=True):
@@ -75,6 +79,7 @@ class Plan(Struct, frozen=True):
     note: str = ""
     warnings: tuple[str, ...] = ()
     problem: str = ""
+    present: dict[str, Stock] = {}
 
     @property
     def deletable(self) -> Tally:

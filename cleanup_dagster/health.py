@@ -70,7 +70,8 @@ def examine(settings: Settings) -> Iterator[Finding]:
         yield _target(settings, target)
     if not settings.targets:
         yield Finding("targets", Health.WARNING, "none is configured", "add targets to cleanup.yaml")
-    yield _backup_directory(settings)
+    for directory in settings.backup_directories:
+        yield _backup_directory(directory)
     yield from _space(settings)
     yield round_trip()
 
@@ -176,8 +177,7 @@ def _target(settings: Settings, target: Target) -> Finding:
     return Finding(part, Health.OK, str(target.root))
 
 
-def _backup_directory(settings: Settings) -> Finding:
-    directory = settings.backup.directory
+def _backup_directory(directory: Path) -> Finding:
     try:
         if not os.path.lexists(directory):
             return _still_to_be_made(directory)

@@ -10,6 +10,7 @@ import socket
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
+from pathlib import Path
 
 from sqlalchemy import Engine
 
@@ -59,6 +60,15 @@ class Installation:
             if target.name == name:
                 return target
         raise RunRefusedError(f"target {name!r} is not configured any more; start a new run")
+
+    def backup_directory(self, request: Request) -> Path:
+        """Return where a run's copies go: under disk pressure to another disk, when one is configured."""
+        relief = self.settings.disk_pressure.backup_directory if request.disk_pressure else None
+        return relief or self.settings.backup.directory
+
+    def writes_archives(self, request: Request, target: str) -> bool:
+        """Tell whether a run backs up a target in one archive: under disk pressure always, for copies free nothing."""
+        return request.disk_pressure or self.target(target).format == "archive"
 
     def stranger(self) -> str:
         """Say why the database is not the one this state directory belongs to; empty when it is.

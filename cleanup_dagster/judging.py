@@ -28,7 +28,7 @@ from cleanup_dagster.collectors.operations import OperationsCollector
 from cleanup_dagster.collectors.shards import EVERYTHING, Shard
 from cleanup_dagster.filesystem.tree import Directories, open_root
 from cleanup_dagster.retention.holds import HoldMatcher
-from cleanup_dagster.retention.models import Candidate, Reason, Tally, Verdict
+from cleanup_dagster.retention.models import Candidate, Reason, Stock, Tally, Verdict
 from cleanup_dagster.retention.rules import KeepLast, Policies, judge, keep
 from cleanup_dagster.targets import Target
 
@@ -70,6 +70,7 @@ class Judged(Struct, frozen=True):
     kept: dict[Reason, Tally]
     largest: tuple[Verdict, ...]
     oldest: tuple[Verdict, ...]
+    present: dict[str, Stock] = {}
 
 
 def judge_target(task: JudgeTask, progress: Progress, reviewed: Iterator[Candidate] | None = None) -> Judged:
@@ -102,13 +103,16 @@ def join_judged(parts: Sequence[Judged], path: Path, header: Header) -> Judged:
     """Join what shards judged: their segments become the manifest at `path`, their sums one."""
     manifest = join_segments(path, header, [part.manifest for part in parts])
     scanned, expired, kept = Tally(), dict[str, Tally](), dict[Reason, Tally]()
+    present: dict[str, Stock] = {}
     for part in parts:
         scanned = scanned.plus(part.scanned.files, part.scanned.bytes)
         _add(expired, part.expired)
         _add(kept, part.kept)
+        for data_type, stock in part.present.items():
+            present[data_type] = present.get(data_type, Stock()).plus(stock)
     largest = sorted((v for part in parts for v in part.largest), key=_size, reverse=True)
     oldest = sorted((v for part in parts for v in part.oldest), key=_age, reverse=True)
-    return Judged(manifest, scanned, expired, kept, tuple(largest[:_EXAMPLES]), tuple(oldest[:_EXAMPLES]))
+    return Judged(manifest, scanned, expired, kept, tuple(largest[:_EXAMPLES]), tuple(oldest[:_EXAMPLES]), present)
 
 
 def _size(verdict: Verdict) -> int:
@@ -176,6 +180,7 @@ class _Sums:
         self._bytes = 0
         self._expired: dict[str, list[int]] = {}
         self._kept: dict[Reason, list[int]] = {}
+        self._present: dict[str, list[int]] = {}
         self._largest: list[tuple[int, int, Verdict]] = []
         self._oldest: list[tuple[int, int, Verdict]] = []
 
@@ -184,6 +189,10 @@ class _Sums:
         size = verdict.candidate.identity.size
         self._files += 1
         self._bytes += size
+        present = self._present.setdefault(verdict.candidate.data_type, [0, 0, 0])
+        present[0] += 1
+        present[1] += size
+        present[2] = max(present[2], verdict.age_ns)
         if verdict.delete:
             sums = self._expired.setdefault(verdict.candidate.data_type, [0, 0])
             self._show(self._largest, size, verdict)
@@ -202,6 +211,7 @@ class _Sums:
             _tallies(self._kept),
             _examples(self._largest),
             _examples(self._oldest),
+            {data_type: Stock(*sums) for data_type, sums in self._present.items()},
         )
 
     def _show(self, heap: list[tuple[int, int, Verdict]], rank: int, verdict: Verdict) -> None:

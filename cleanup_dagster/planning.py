@@ -18,13 +18,14 @@ from cleanup_dagster.database.engine import reading
 from cleanup_dagster.database.holds import load_holds
 from cleanup_dagster.database.runs import last_run_started, recent_deletions
 from cleanup_dagster.filesystem.names import to_text
-from cleanup_dagster.filesystem.space import bytes_on_disk, free_bytes, is_volatile
+from cleanup_dagster.filesystem.space import bytes_on_disk, free_bytes, is_volatile, same_filesystem
 from cleanup_dagster.filesystem.tree import RootError, open_root, walk
 from cleanup_dagster.handles import Plan, Run, total
 from cleanup_dagster.installation import Installation, Progress
 from cleanup_dagster.judging import Judged, JudgeTask, Rules, join_judged, judge_target
 from cleanup_dagster.retention.guardrails import (
     BackupSpace,
+    Guardrail,
     Refusal,
     backup_refusals,
     clock_refusals,
@@ -79,6 +80,7 @@ def plan_target(installation: Installation, run: Run, target: Target, progress: 
         judged.largest,
         judged.oldest,
         warnings=tuple(_out_of_bounds(allowed, run.policies, target)),
+        present=judged.present,
     )
     if not run.request.dry_run:
         with installation.database.begin() as conn:
@@ -116,7 +118,8 @@ def _is_large(target: Target) -> bool:
 
 
 def _own_directories(installation: Installation) -> frozenset[tuple[int, int]]:
-    places = [path for path in (installation.settings.backup.directory, installation.state.path) if path.exists()]
+    ours = (*installation.settings.backup_directories, installation.state.path)
+    places = [path for path in ours if path.exists()]
     return frozenset((status.st_dev, status.st_ino) for status in map(Path.stat, places))
 
 
@@ -169,7 +172,8 @@ def refusals(installation: Installation, run: Run, plans: Sequence[Plan]) -> Ite
         limits = installation.target(plan.target).limits
         yield from plan_refusals(plan.target, plan.scanned, plan.deletable, limits, recent[plan.target])
     if not run.request.skip_backup:
-        yield from _space_refusals(installation, plans)
+        yield from _space_refusals(installation, run, plans)
+        yield from _useless_backups(installation, run, plans)
 
 
 def wrong_clock(installation: Installation, run: Run) -> Iterator[Refusal]:
@@ -183,8 +187,8 @@ def wrong_clock(installation: Installation, run: Run) -> Iterator[Refusal]:
     yield from clock_refusals(installation.clock(), database_now, last_run, skew)
 
 
-def _space_refusals(installation: Installation, plans: Sequence[Plan]) -> Iterator[Refusal]:
-    directory = installation.settings.backup.directory
+def _space_refusals(installation: Installation, run: Run, plans: Sequence[Plan]) -> Iterator[Refusal]:
+    directory = installation.backup_directory(run.request)
     everything = total(plan.deletable for plan in plans)  # all targets' copies go to the same place
     needed = bytes_on_disk(everything.files, everything.bytes)
     available, volatile = free_bytes(directory), is_volatile(directory)
@@ -192,3 +196,18 @@ def _space_refusals(installation: Installation, plans: Sequence[Plan]) -> Iterat
         if plan.deletable.files:
             space = BackupSpace(needed, available, volatile, is_volatile(Path(plan.root)))
             yield from backup_refusals(plan.target, space, installation.target(plan.target).limits)
+
+
+def _useless_backups(installation: Installation, run: Run, plans: Sequence[Plan]) -> Iterator[Refusal]:
+    """Refuse copies on the full disk where another one was meant: its mount is missing, and they would free nothing."""
+    directory = installation.settings.disk_pressure.backup_directory
+    if directory is None or not run.request.disk_pressure:
+        return
+    for plan in plans:
+        if plan.deletable.files and same_filesystem(directory, Path(plan.root)):
+            yield Refusal(
+                Guardrail.FREE_SPACE,
+                plan.target,
+                f"{plan.target}: disk_pressure.backup_directory {directory} lies on the filesystem that is to be "
+                f"relieved; mount another disk there, or remove the key, and archives go to backup.directory",
+            )

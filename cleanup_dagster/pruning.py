@@ -60,7 +60,8 @@ def _prune_files(installation: Installation, now_ns: int) -> Iterator[str]:
         for directory in state.runs_with("manifests", manifests_before_ns):
             if directory.name not in needed:
                 state.remove(directory)
-        _prune_logs(settings.backup.directory, manifests_before_ns)
+        for place in settings.backup_directories:
+            _prune_logs(place, manifests_before_ns)
     except OSError as error:
         yield f"old plans, manifests or logs were not pruned: {error}"
 

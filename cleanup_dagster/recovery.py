@@ -150,8 +150,8 @@ def _intent_of(installation: Installation, run: RunRecord, receipts: Path, *, pr
     and an intent is returned whose receipts count as lost, so that no copy goes.
     """
     target = read_target(receipts)
-    replica = replica_of(installation.settings.backup.directory, run.run_id, target)
-    for path in (receipts, replica):
+    places = installation.settings.backup_directories
+    for path in (receipts, *(replica_of(place, run.run_id, target) for place in places)):
         try:
             header, sums = read_header(path), Tally()
             for receipt in read_manifest(path, Receipt):
@@ -214,7 +214,7 @@ def _recover_run(installation: Installation, run: RunRecord, active_holds: list[
 def _sweep_staged(installation: Installation, run: RunRecord, intents: Iterable[Intent]) -> None:
     """Remove the copies that got no name: nothing was deleted on their account, and no manifest tells of them."""
     places = {Path(intent.backup_directory) for intent in intents if intent.backup_directory}
-    for directory in sorted({installation.settings.backup.directory, *places}):
+    for directory in sorted({*installation.settings.backup_directories, *places}):
         # One that cannot be used now costs room, no file: the run's own backup will say what is wrong with it.
         with suppress(OSError, UnsafeDirectoryError):
             if directory.is_dir():

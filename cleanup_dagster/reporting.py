@@ -109,8 +109,8 @@ def _run_totals(report: Report) -> RunTotals:
 
 def _with_log(installation: Installation, report: Report, now_ns: int) -> Report:
     """Write `cleanup_<time>_<run>.log` beside the backups. A log that cannot be written is a problem of the run."""
-    directory = installation.settings.backup.directory
-    run_id = report.checked.run.request.run_id
+    request = report.checked.run.request
+    directory, run_id = installation.backup_directory(request), request.run_id
     path = directory / f"cleanup_{from_ns(now_ns):%Y%m%dT%H%M%SZ}_{run_id[:8]}.log"
     problems = report.problems
     try:

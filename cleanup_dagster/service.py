@@ -47,6 +47,7 @@ from cleanup_dagster.restoring import restore
 from cleanup_dagster.retention.guardrails import BYPASSABLE, Refusal
 from cleanup_dagster.retention.models import CleanupType, PolicyProblem
 from cleanup_dagster.reviewed import load_plan, save_plan, tripped_by
+from cleanup_dagster.watch import Watch
 from cleanup_dagster.workers import WorkerError
 
 #: What a step may meet in the world. Anything else is a bug: it ends the same way, with its traceback in the log.
@@ -75,10 +76,9 @@ class CleanupService:
     def __init__(self, installation: Installation) -> None:
         self._installation = installation
 
-    @property
-    def backup_directory(self) -> Path:
-        """Where copies go before anything is deleted."""
-        return self._installation.settings.backup.directory
+    def backup_directory(self, request: Request) -> Path:
+        """Return where a run's copies go before anything is deleted."""
+        return self._installation.backup_directory(request)
 
     def begin(self, request: Request) -> Run:
         """Start a run: read the policies, and for a live one take the lock, settle what died, and reserve its row.
@@ -113,7 +113,13 @@ class CleanupService:
             load_plan(installation, request.plan, policies, now_ns)
         installation.reserve(request, now_ns)
         names = tuple(target.name for target in installation.settings.targets)
-        return Run(request, now_ns, policies, names, tuple(problems), tuple(recovered))
+        run = Run(request, now_ns, policies, names, tuple(problems), tuple(recovered))
+        return self._relieved(run) if request.disk_pressure else run
+
+    def _relieved(self, run: Run) -> Run:
+        """Prune what is over before anything is judged: it would fill the disk until the end of the run."""
+        pruned = self.prune(run)
+        return structs.replace(run, pruned=pruned.copies, problems=(*run.problems, *pruned.problems))
 
     def scan(self, run: Run, target_name: str, progress: Progress = no_progress) -> Plan:
         """Judge everything in one target and write its plan. Changes nothing, whatever the run is."""
@@ -231,6 +237,11 @@ class CleanupService:
             return None if content is None else msgspec.json.decode(content, type=Step)
         except (msgspec.MsgspecError, OSError):
             return None
+
+    @property
+    def watch(self) -> Watch:
+        """Whether cleanup works, and the figures to plot: what is asked from outside of a run."""
+        return Watch(self._installation)
 
     @property
     def records(self) -> Records:

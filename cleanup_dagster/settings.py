@@ -20,11 +20,12 @@ from pydantic import BaseModel, Field, SecretStr, ValidationError, ValidationInf
 
 from cleanup_dagster.config_file import ConfigFileError, Key, dotted, read_mapping, shown, wording
 from cleanup_dagster.cores import default_workers
-from cleanup_dagster.environment import OVERRIDES, Environment
+from cleanup_dagster.environment import OVERRIDES, SWITCH, SWITCHES, Environment
 from cleanup_dagster.retention.defaults import RETENTION_DAYS_MAX
 from cleanup_dagster.retention.guardrails import Limits
 from cleanup_dagster.roots import blocks_the_way, forbidden_root, forbidden_store, overlap
 from cleanup_dagster.targets import AbsolutePath, LimitKeys, Strict, Target, TargetLimits, WholeText, whole
+from cleanup_dagster.watch_settings import Alerts, DiskPressure
 from cleanup_dagster.web_settings import Web
 
 #: The zone of times that name none; None is the host's own.
@@ -85,6 +86,10 @@ def _is_cron_field(text: str, low: int, high: int, names: Mapping[str, int]) -> 
     return True
 
 
+def _cron_field(default: str) -> Any:
+    return Field(default=default, description=f"a cron expression in text, such as {default!r}")
+
+
 class Backup(Strict):
     """Where copies go before anything is deleted, and how long they stay."""
 
@@ -101,12 +106,15 @@ class Backup(Strict):
 
 
 class Schedule(Strict):
-    """When the daily run starts, and on whose clock."""
+    """When the daily run, the checks and the verification of backups start, and on whose clock."""
 
-    cron: str = Field(default="0 2 * * *", description="a cron expression in text, such as '0 2 * * *'")
+    cron: str = _cron_field("0 2 * * *")
+    checks_cron: str = _cron_field("30 * * * *")
+    verify_cron: str = _cron_field("0 4 * * 0")
+    started: bool = Field(default=False, description="true or false")
     timezone: str = Field(default="UTC", description="the IANA name of a time zone, such as 'Europe/Berlin'")
 
-    @field_validator("cron")
+    @field_validator("cron", "checks_cron", "verify_cron")
     @classmethod
     def _check_cron(cls, value: str) -> str:
         fields = value.split()
@@ -130,6 +138,10 @@ class Settings(Strict):
     )
     schedule: Schedule = Field(default_factory=Schedule, description="a mapping with cron and timezone")
     web: Web = Field(default_factory=Web, description="a mapping with host, port, dagster_url and their kin")
+    alerts: Alerts = Field(default_factory=Alerts, description="a mapping with silent_after, overdue_grace and others")
+    disk_pressure: DiskPressure = Field(
+        default_factory=DiskPressure, description="a mapping with used_percent, free_bytes, dry_run and others"
+    )
     naive_timezone: str | None = Field(
         default=None, description="the IANA name of a time zone, such as 'Europe/Berlin', or null"
     )
@@ -146,6 +158,7 @@ class Settings(Strict):
     database_url: SecretStr | None = None
     operator_token: SecretStr | None = None
     viewer_token: SecretStr | None = None
+    alert_webhook: SecretStr | None = None
     dagster_home: Path | None = None
     config_file: Path | None = None
 
@@ -153,6 +166,12 @@ class Settings(Strict):
     def naive_zone(self) -> ZoneChoice:
         """`naive_timezone` as an object."""
         return None if self.naive_timezone is None else zoneinfo.ZoneInfo(self.naive_timezone)
+
+    @property
+    def backup_directories(self) -> tuple[Path, ...]:
+        """Every place where copies may be: the ordinary one first, then that of runs under disk pressure."""
+        extra = self.disk_pressure.backup_directory
+        return (self.backup.directory, *([extra] if extra and extra != self.backup.directory else []))
 
     def root_problem(self, target: Target) -> str | None:
         """Return why `target` may not be cleaned as the file system is now, or None."""
@@ -183,7 +202,9 @@ class Settings(Strict):
 
 
 #: Known only from the environment, so that no password lies in a file that many may read.
-_NOT_IN_FILE = frozenset({"database_url", "dagster_home", "config_file", "operator_token", "viewer_token"})
+_NOT_IN_FILE = frozenset(
+    {"database_url", "alert_webhook", "dagster_home", "config_file", "operator_token", "viewer_token"}
+)
 
 _Model = TypeVar("_Model", bound=BaseModel)
 
@@ -216,7 +237,8 @@ class _Loader:
             del content[key]
             self.problems.append(
                 f"{self._label((key,))}: is no key of this file; set it in the environment "
-                "(CLEANUP_DATABASE_URL, DAGSTER_HOME, CLEANUP_CONFIG, CLEANUP_WEB_OPERATOR_TOKEN and _VIEWER_TOKEN)"
+                "(CLEANUP_DATABASE_URL, CLEANUP_ALERT_WEBHOOK_URL, DAGSTER_HOME, CLEANUP_CONFIG, "
+                "CLEANUP_WEB_OPERATOR_TOKEN and _VIEWER_TOKEN)"
             )
         limits = self._limits(content.pop("limits", {}), ("limits",))
         targets = (
@@ -230,6 +252,7 @@ class _Loader:
             "database_url": self.environment.database_url(),
             "operator_token": self.environment.token("CLEANUP_WEB_OPERATOR_TOKEN"),
             "viewer_token": self.environment.token("CLEANUP_WEB_VIEWER_TOKEN"),
+            "alert_webhook": self.environment.webhook(),
             "dagster_home": self.dagster_home,
             "config_file": self.file,
         }
@@ -270,7 +293,7 @@ class _Loader:
                 place[part] = dict(cast("dict[str, Any]", inner))
                 place = place[part]
             else:
-                place[key[-1]] = value
+                place[key[-1]] = SWITCH.get(value, value) if variable in SWITCHES else value
                 self.origins[key] = variable
         if "state_dir" not in content:
             content["state_dir"] = str(
@@ -329,7 +352,12 @@ class _Loader:
 
     def _check_stores(self, settings: Settings) -> None:
         """Refuse a store of ours that a target lies in: cleaning it would be cleaning the proof."""
-        stores = ((("backup", "directory"), settings.backup.directory), (("state_dir",), settings.state_dir))
+        stores: list[tuple[Key, Path]] = [
+            (("backup", "directory"), settings.backup.directory),
+            (("state_dir",), settings.state_dir),
+        ]
+        if settings.disk_pressure.backup_directory:
+            stores.append((("disk_pressure", "backup_directory"), settings.disk_pressure.backup_directory))
         for key, directory in stores:
             for target in settings.targets:
                 if blocks_the_way(directory, target.root):

@@ -195,10 +195,12 @@ def discard_target(installation: Installation, run_id: str, target: str) -> None
     if not receipts.exists():
         return
     try:
-        directory = Path(read_header(receipts).backup_directory)
+        written = Path(read_header(receipts).backup_directory)
+        directories = [written] if written.is_absolute() else []  # none when the run made no backups
     except ManifestError:  # the power went before the header was on the disk
-        directory = installation.settings.backup.directory
-    if directory.is_absolute():  # not so when the run made no backups
+        usual, *others = installation.settings.backup_directories
+        directories = [usual, *filter(Path.is_dir, others)]
+    for directory in directories:
         _discard_copies(directory, receipts, run_id, target)
     receipts.unlink()
 

@@ -48,6 +48,7 @@ def test_the_reference_shows_every_key_with_its_default(tmp_path: Path) -> None:
     keys = set(re.findall(r"([a-z_]+):", text))
     wanted = {*Settings.model_fields} - {
         "database_url",
+        "alert_webhook",
         "dagster_home",
         "config_file",
         "operator_token",
@@ -57,6 +58,7 @@ def test_the_reference_shows_every_key_with_its_default(tmp_path: Path) -> None:
         wanted |= {*type(target).model_fields}
     wanted |= {*type(shown.backup).model_fields, *type(shown.schedule).model_fields, *shown.limits.__struct_fields__}
     wanted |= {*type(shown.web).model_fields}
+    wanted |= {*type(shown.alerts).model_fields, *type(shown.disk_pressure).model_fields}
     assert wanted - keys == set()
     assert (
         set(re.findall(r"`((?:CLEANUP|DAGSTER)_[A-Z_]+)`", (_DOCS / "configuration.md").read_text()))

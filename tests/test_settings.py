@@ -355,7 +355,13 @@ LIMIT_KEYS = "allow_volatile_backup, free_space_reserve, max_bytes, max_files, m
         ("limits: {zzz: 3}", f"{LIMITS}.zzz: is no known key; known here are {LIMIT_KEYS}"),
         (one_target("excluded: []"), f"{T0}.excluded: is no known key; did you mean excludes?"),
         (one_target("limits: {share: 1}"), f"{T0}.limits.share: is no known key; did you mean max_share?"),
-        ("schedule: {1: 2}", "cleanup.yaml: schedule[1]: is no known key; known here are cron, timezone"),
+        (
+            "schedule: {1: 2}",
+            (
+                "cleanup.yaml: schedule[1]: is no known key; known here are checks_cron, cron, started, timezone, "
+                "verify_cron"
+            ),
+        ),
         ('"a\\nb": 1', "cleanup.yaml: 'a\\nb': is no known key; known here are "),
         (
             "database: {password: s3cret}",
@@ -368,7 +374,8 @@ LIMIT_KEYS = "allow_volatile_backup, free_space_reserve, max_bytes, max_files, m
             "database_url: postgresql://u:s3cret@h/d",
             (
                 "cleanup.yaml: database_url: is no key of this file; set it in the environment "
-                "(CLEANUP_DATABASE_URL, DAGSTER_HOME, CLEANUP_CONFIG, CLEANUP_WEB_OPERATOR_TOKEN and _VIEWER_TOKEN)"
+                "(CLEANUP_DATABASE_URL, CLEANUP_ALERT_WEBHOOK_URL, DAGSTER_HOME, CLEANUP_CONFIG, "
+                "CLEANUP_WEB_OPERATOR_TOKEN and _VIEWER_TOKEN)"
             ),
         ),
         # strict types

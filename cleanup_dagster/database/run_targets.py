@@ -3,14 +3,15 @@
 from datetime import datetime
 
 from msgspec import Struct
-from sqlalchemy import ColumnElement, Connection, delete, insert, select, update
+from sqlalchemy import ColumnElement, Connection, delete, func, insert, select, update
 
 from cleanup_dagster.database.moments import ns_or_none
 from cleanup_dagster.database.runs import RunStatus
-from cleanup_dagster.database.tables import cleanup_run_targets, cleanup_runs
+from cleanup_dagster.database.tables import cleanup_audit, cleanup_run_targets, cleanup_runs
 from cleanup_dagster.retention.models import Tally
 from cleanup_dagster.retention.times import from_ns, to_ns
 
+_AUDIT = cleanup_audit.c
 _RUNS = cleanup_runs.c
 _TARGETS = cleanup_run_targets.c
 
@@ -218,6 +219,21 @@ def unpruned_backups(conn: Connection, before: datetime) -> list[KeptBackups]:
         )
         for row in conn.execute(kept)
     ]
+
+
+def held_bytes(conn: Connection, state_id: str) -> dict[str, int]:
+    """Return by data type how many bytes of deleted files the backups of one state directory still hold."""
+    kept = (
+        select(_TARGETS.run_id)
+        .join(cleanup_runs, _RUNS.run_id == _TARGETS.run_id)
+        .where(_RUNS.state_id == state_id, _TARGETS.backup_files > 0, _TARGETS.backups_pruned_at.is_(None))
+    )
+    sums = (
+        select(_AUDIT.data_type, func.sum(_AUDIT.backup_bytes))
+        .where(_AUDIT.run_id.in_(kept), _AUDIT.backup_bytes > 0)
+        .group_by(_AUDIT.data_type)
+    )
+    return {data_type: int(held) for data_type, held in conn.execute(sums)}
 
 
 def mark_pruned(conn: Connection, run_id: str, target: str, now_ns: int) -> bool:

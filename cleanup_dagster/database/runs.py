@@ -60,6 +60,18 @@ class RunRecord(Struct, frozen=True):
     message: str
 
 
+class LiveHistory(Struct, frozen=True):
+    """Whether live cleanups succeed: when the first of them started and the latest success ended, in ns.
+
+    `automatic` says that a schedule or sensor has started one; `latest` is the one that ended last, however it ended.
+    """
+
+    first_started_ns: int | None
+    last_success_ns: int | None
+    automatic: bool
+    latest: RunRecord | None
+
+
 def reserve_run(
     conn: Connection,
     *,
@@ -138,6 +150,22 @@ def unfinished_live_runs(conn: Connection) -> list[RunRecord]:
     """Return the live runs that never ended, oldest first: the one at work, and those that died."""
     alive = select(cleanup_runs).where(_RUNS.status == RunStatus.RUNNING.value, _RUNS.dry_run.is_(False))
     return [_record(row) for row in conn.execute(alive.order_by(_RUNS.started_at, _RUNS.run_id))]
+
+
+def live_history(conn: Connection) -> LiveHistory:
+    """Return what the live cleanups so far say; restores are none."""
+    live = _RUNS.dry_run.is_(False) & (_RUNS.cleanup_type != CleanupType.RESTORE.value)
+    first = select(func.min(_RUNS.started_at)).where(live)
+    success = select(func.max(_RUNS.finished_at)).where(live, _RUNS.status == RunStatus.DONE.value)
+    automatic = select(_RUNS.run_id).where(live, _RUNS.cleanup_type == CleanupType.AUTOMATIC.value).limit(1)
+    latest = select(cleanup_runs).where(live, _RUNS.finished_at.is_not(None)).order_by(_RUNS.finished_at.desc())
+    row = conn.execute(latest.limit(1)).one_or_none()
+    return LiveHistory(
+        ns_or_none(conn.execute(first).scalar_one()),
+        ns_or_none(conn.execute(success).scalar_one()),
+        conn.execute(automatic).first() is not None,
+        None if row is None else _record(row),
+    )
 
 
 def last_run_started(conn: Connection, excluding: str | None = None) -> int | None:

@@ -3,8 +3,36 @@
 import os
 from pathlib import Path
 
+from msgspec import Struct
+
 _VOLATILE = frozenset({"tmpfs", "ramfs"})
 _BLOCK = 4_096  # what a copy of any size rounds up to
+
+
+class Usage(Struct, frozen=True):
+    """How full a filesystem is, as `df` counts: `free` bytes are those that this process may still write."""
+
+    device: int
+    used: int
+    free: int
+
+    @property
+    def used_percent(self) -> float:
+        """The share that is used, of what can be used; 100 when there is no room at all."""
+        return 100 * self.used / (self.used + self.free) if self.used + self.free else 100.0
+
+
+def usage(path: Path) -> Usage:
+    """Return how full the filesystem is that `path` lies on, or would be created on. Raises OSError."""
+    place = _existing(path)
+    status = os.statvfs(place)
+    used = (status.f_blocks - status.f_bfree) * status.f_frsize
+    return Usage(place.stat().st_dev, used, status.f_bavail * status.f_frsize)
+
+
+def same_filesystem(one: Path, other: Path) -> bool:
+    """Tell whether two paths lie on one filesystem, or would if they were created. Raises OSError."""
+    return _existing(one).stat().st_dev == _existing(other).stat().st_dev
 
 
 def free_bytes(path: Path) -> int:

@@ -33,6 +33,13 @@ class CleanupConfig(dg.Config):
         default=False,
         description="Delete without backup, for a full disk. Only with type emergency; there is no undo.",
     )
+    disk_pressure: bool = Field(
+        default=False,
+        description=(
+            "For a disk that fills up: prune expired backups first, then back up as archives, into "
+            "disk_pressure.backup_directory where one is configured."
+        ),
+    )
 
 
 def root_schema(config: type[dg.Config]) -> dict[str, dg.Field]:

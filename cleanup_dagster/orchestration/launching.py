@@ -42,19 +42,24 @@ def launch(
             run_id=run_id,
             tags={EXECUTED_BY_TAG: executed_by},
         )
-    failures = (_sentence(event) for event in result.all_events if event.is_step_failure)
+    failures = (sentence_of(event) for event in result.all_events if event.is_step_failure)
     return Launched(result.success, "" if result.success else next(failures, "the run failed"))
 
 
 def schedule_state() -> ScheduleState:
     """Return the state of the daily schedule on the instance of DAGSTER_HOME. Raises InstanceError."""
     with _instance() as instance:
-        try:
-            states = instance.all_instigator_state()
-            running = any(state.instigator_name == SCHEDULE and state.is_running for state in states)
-            daemon = instance.get_daemon_statuses().get("SCHEDULER")
-        except Exception as error:
-            raise InstanceError(_first_line(error)) from error
+        return state_of_schedule(instance)
+
+
+def state_of_schedule(instance: dg.DagsterInstance) -> ScheduleState:
+    """Return the state of the daily schedule on an instance. Raises InstanceError."""
+    try:
+        states = instance.all_instigator_state()
+        running = any(state.instigator_name == SCHEDULE and state.is_running for state in states)
+        daemon = instance.get_daemon_statuses().get("SCHEDULER")
+    except Exception as error:
+        raise InstanceError(_first_line(error)) from error
     return ScheduleState(running, bool(daemon and daemon.healthy))
 
 
@@ -69,7 +74,8 @@ def _instance() -> Generator[dg.DagsterInstance]:
         yield instance
 
 
-def _sentence(event: dg.DagsterEvent) -> str:
+def sentence_of(event: dg.DagsterEvent) -> str:
+    """Return why a step failed, in the words of whoever made it fail."""
     data = event.step_failure_data
     if data.user_failure_data is not None and data.user_failure_data.description:
         return data.user_failure_data.description

@@ -23,13 +23,15 @@ def of_run(run: Run) -> Metadata:
         "dry_run": run.request.dry_run,
         "executed_by": run.request.executed_by,
         **({"plan": f"exactly what the dry run {run.request.plan} found"} if run.request.plan else {}),
-        "policies": _table(
+        "policies": table(
             {"data_type": "string", "kept": "string", "keep_last": "string"},
             [_policy(policy) for _, policy in sorted(run.policies.items())],
         ),
     }
     if run.recovered:
         shown["recovered"] = "\n".join(run.recovered)
+    if run.request.disk_pressure:
+        shown["pruned_first"] = _files(run.pruned)
     return shown
 
 
@@ -66,11 +68,11 @@ def of_check(checked: CheckedPlan) -> Metadata:
     effect = "would stop a live run" if checked.run.request.dry_run else "stops the run"
     tripped = [*((effect, r) for r in checked.refusals), *(("bypassed", r) for r in checked.bypassed)]
     if tripped:
-        shown["guardrails"] = _table(
+        shown["guardrails"] = table(
             {"guardrail": "string", "effect": "string", "message": "string"},
             [{"guardrail": r.guardrail.value, "effect": effect, "message": r.message} for effect, r in tripped],
         )
-    shown["targets"] = _table(
+    shown["targets"] = table(
         {"target": "string", "scanned": "int", "to_delete": "int", "size": "string", "note": "string"},
         [
             {
@@ -159,7 +161,7 @@ def of_restore(report: RestoreReport) -> Metadata:
     if report.states:
         shown["files"] = _tallies("state", {state.value: tally for state, tally in report.states.items()})
     if report.troubled:
-        shown["not_restored"] = _table(
+        shown["not_restored"] = table(
             {"path": "string", "data_type": "string", "state": "string", "detail": "string"},
             [
                 {"path": one.path, "data_type": one.data_type, "state": one.state.value, "detail": one.detail}
@@ -226,7 +228,7 @@ def _files(tally: Tally) -> str:
 
 
 def _examples(verdicts: Iterable[Verdict]) -> dg.TableMetadataValue:
-    return _table(
+    return table(
         {"path": "string", "data_type": "string", "size": "string", "age": "string", "reason": "string"},
         [
             {
@@ -250,7 +252,7 @@ def _policy(policy: Policy | PolicyProblem) -> dict[str, str | int]:
 
 
 def _tallies(heading: str, tallies: Mapping[str, Tally]) -> dg.TableMetadataValue:
-    return _table(
+    return table(
         {heading: "string", "files": "int", "size": "string"},
         [
             {heading: what, "files": tally.files, "size": format_bytes(tally.bytes)}
@@ -260,7 +262,7 @@ def _tallies(heading: str, tallies: Mapping[str, Tally]) -> dg.TableMetadataValu
 
 
 def _counts(counts: Mapping[str, Counts]) -> dg.TableMetadataValue:
-    return _table(
+    return table(
         {"data_type": "string", "outcome": "string", "files": "int", "size": "string"},
         [
             {"data_type": data_type, "outcome": state.value, "files": tally.files, "size": format_bytes(tally.bytes)}
@@ -270,6 +272,7 @@ def _counts(counts: Mapping[str, Counts]) -> dg.TableMetadataValue:
     )
 
 
-def _table(columns: Mapping[str, str], records: list[dict[str, str | int]]) -> dg.TableMetadataValue:
+def table(columns: Mapping[str, str], records: Sequence[Mapping[str, str | int | float]]) -> dg.TableMetadataValue:
+    """Return a table of plain values."""
     schema = dg.TableSchema([dg.TableColumn(name, kind) for name, kind in columns.items()])
     return dg.MetadataValue.table([dg.TableRecord(record) for record in records], schema)

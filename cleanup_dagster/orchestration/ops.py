@@ -27,7 +27,7 @@ from cleanup_dagster.handles import (
     total,
 )
 from cleanup_dagster.installation import RunRefusedError
-from cleanup_dagster.orchestration import metadata
+from cleanup_dagster.orchestration import assets, metadata
 from cleanup_dagster.orchestration.config import CleanupConfig
 from cleanup_dagster.orchestration.resources import CleanupResource
 from cleanup_dagster.retention.models import CleanupType
@@ -51,6 +51,7 @@ def load_policies(
         executed_by=executed_by(context),
         skip_backup=config.skip_backup,
         plan=config.plan.strip(),
+        disk_pressure=config.disk_pressure,
     )
     try:
         run = service.begin(request)
@@ -59,6 +60,8 @@ def load_policies(
         raise dg.Failure(f"{error}. Nothing was judged or deleted.", allow_retries=False) from None
     for sentence in run.recovered:
         context.log.info("%s", sentence)
+    if run.request.disk_pressure and not run.request.dry_run:
+        context.log.info("expired backups were pruned first: %s files", f"{run.pruned.files:,}")
     for problem in run.problems:
         context.log.warning("%s", problem)
     if not run.targets:
@@ -112,7 +115,8 @@ def back_up_files(context: dg.OpExecutionContext, plan: Plan, cleanup: CleanupRe
         context.log.error("%s", backed_up.problem)
     else:
         context.log.info("%s", metadata.saved(backed_up))
-    context.add_output_metadata(metadata.of_backup(backed_up, str(service.backup_directory)))
+    directory = service.backup_directory(plan.run.request)
+    context.add_output_metadata(metadata.of_backup(backed_up, str(directory)))
     return backed_up
 
 
@@ -129,42 +133,72 @@ def delete_files(context: dg.OpExecutionContext, backed_up: BackedUp, cleanup: C
     return deleted
 
 
-@dg.op
+@dg.op(out=dg.Out(Report))
 def write_audit(
     context: dg.OpExecutionContext, checked: CheckedPlan, results: list[Deleted], cleanup: CleanupResource
-) -> Report:
-    """Write the audit rows and the log file, and end the run."""
+) -> Iterator[dg.AssetObservation | dg.Output[Report]]:
+    """Write the audit rows and the log file, end the run, and observe the data types.
+
+    The audit comes first, whatever becomes of the rest. Observations are yielded and not logged: those outlive a
+    failure of the step.
+    """
+    service = cleanup.service()
     try:
-        report = cleanup.service().audit(checked, results)
+        report = service.audit(checked, results)
     except DatabaseUnavailable as error:
         progress.hand_over(error)
+        yield from _types(context, checked, results, service)
         raise dg.Failure(
             f"the audit could not be written: {error}. What was deleted is backed up and stands in the manifests; "
             "the next live run writes the audit from them.",
             allow_retries=False,
         ) from None
     progress.hand_over(report)
-    context.add_output_metadata(metadata.of_report(report))
-    return report
+    yield from _types(context, checked, results, service)
+    yield assets.of_run(report, assets.seconds_since(checked.run.now_ns, time.time_ns()))
+    yield dg.Output(report, metadata=metadata.of_report(report))
 
 
-@dg.op
-def prune_backups(context: dg.OpExecutionContext, report: Report, cleanup: CleanupResource) -> Pruned:
-    """Remove backups whose retention is over. A dry run removes none."""
-    if progress.stopping():
-        return Pruned()
-    pruned = cleanup.service().prune(report.checked.run)
-    progress.hand_over(pruned)
+def _types(
+    context: dg.OpExecutionContext, checked: CheckedPlan, results: list[Deleted], service: CleanupService
+) -> Iterator[dg.AssetObservation]:
+    try:
+        yield from assets.of_types(checked.run, service.watch.types(checked, results))
+    except Exception:  # figures to look at must not make a run fail that did its work
+        context.log.exception("the data types could not be observed")
+
+
+@dg.op(out=dg.Out(Pruned))
+def prune_backups(
+    context: dg.OpExecutionContext, report: Report, cleanup: CleanupResource
+) -> Iterator[dg.AssetObservation | dg.Output[Pruned]]:
+    """Remove backups whose retention is over (a dry run removes none), and observe the backups and the disks."""
+    pruned = Pruned()
+    if not progress.stopping():
+        pruned = cleanup.service().prune(report.checked.run)
+        progress.hand_over(pruned)
     for problem in pruned.problems:
         context.log.error("%s", problem)
-    context.add_output_metadata({"pruned_files": pruned.copies.files, "pruned_bytes": pruned.copies.bytes})
-    return pruned
+    yield from _stores(context, cleanup)
+    shown = {"pruned_files": pruned.copies.files, "pruned_bytes": pruned.copies.bytes}
+    yield dg.Output(pruned, metadata=shown)
+
+
+def _stores(context: dg.OpExecutionContext, cleanup: CleanupResource) -> Iterator[dg.AssetObservation]:
+    watch = cleanup.service().watch
+    try:
+        yield assets.of_store(watch.store())
+    except DatabaseUnavailable as error:
+        context.log.warning("what the backups hold is not known: %s", error)
+    disks = assets.of_disks(watch.disks())
+    if disks is not None:
+        yield disks
 
 
 @dg.op
 def conclude(context: dg.OpExecutionContext, report: Report, pruned: Pruned) -> None:
     """Say how the run ended, and make it fail visibly when something was refused or failed."""
-    problems = [*report.problems, *pruned.problems]
+    problems = list(dict.fromkeys([*report.problems, *pruned.problems]))
     if problems:
         raise dg.Failure("; ".join(problems), metadata=metadata.of_report(report), allow_retries=False)
     context.log.info("%s", metadata.summary(report))
@@ -178,6 +212,8 @@ def executed_by(context: dg.OpExecutionContext) -> str:
         return tags[EXECUTED_BY_TAG]
     if "dagster/schedule_name" in tags:
         return f"schedule {tags['dagster/schedule_name']}"
+    if "dagster/sensor_name" in tags:
+        return f"sensor {tags['dagster/sensor_name']}"
     try:
         return getpass.getuser()
     except (KeyError, OSError):  # a container's user id without a name

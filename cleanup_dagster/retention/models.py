@@ -221,6 +221,18 @@ class Restored(Struct, frozen=True, omit_defaults=True):
     detail: str = ""
 
 
+class Stock(Struct, frozen=True):
+    """What a scan found of one data type, kept or not, and the age of the oldest in nanoseconds."""
+
+    files: int = 0
+    bytes: int = 0
+    oldest_ns: int = 0
+
+    def plus(self, other: "Stock") -> "Stock":
+        """Return both together."""
+        return Stock(self.files + other.files, self.bytes + other.bytes, max(self.oldest_ns, other.oldest_ns))
+
+
 class Tally(Struct, frozen=True):
     """A number of files and their bytes."""
 

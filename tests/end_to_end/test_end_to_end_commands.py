@@ -1,11 +1,13 @@
 """The commands that people type, each as a process of its own."""
 
+import contextlib
 import json
 import sys
+import urllib.request
 from typing import Any
 
 import pytest
-from end_to_end_helpers import EXPIRED, KEPT, PROJECT, Platform, run
+from end_to_end_helpers import EXPIRED, KEPT, PROJECT, Platform, eventually, free_port, run, started
 from ruamel.yaml import YAML
 
 if sys.version_info >= (3, 11):
@@ -35,10 +37,27 @@ def test_dg_lists_what_there_is(platform: Platform) -> None:
     done = run(platform, "dg", "list", "defs", "--json")
     assert done.returncode == 0, done.output
     listed = json.loads(done.output[done.output.index("\n{") if "\n{" in done.output else done.output.index("{") :])
-    assert {job["name"] for job in listed["jobs"]} == {"cleanup", "restore"}
-    assert [(schedule["name"], schedule["cron_schedule"]) for schedule in listed["schedules"]] == [
-        ("cleanup_daily", "0 2 * * *")
-    ]
+    assert {job["name"] for job in listed["jobs"]} >= {"cleanup", "restore", "cleanup_checks", "verify_backups"}
+    assert {schedule["name"]: schedule["cron_schedule"] for schedule in listed["schedules"]} == {
+        "cleanup_daily": "0 2 * * *",
+        "cleanup_checks_hourly": "30 * * * *",
+        "verify_backups_weekly": "0 4 * * 0",
+    }
+    assert {sensor["name"] for sensor in listed["sensors"]} == {"disk_pressure", "run_failed"}
+    assert ["cleanup", "completed_operations"] in [asset["asset_key_parts"] for asset in listed["assets"]]
+
+
+def test_dg_dev_serves_a_clone(platform: Platform) -> None:
+    port = free_port()
+    with started(platform, "dg", "dev", "--port", str(port)) as (process, log):
+
+        def answers() -> bool:
+            assert process.poll() is None, log.read_text(encoding="utf-8")
+            with contextlib.suppress(OSError), urllib.request.urlopen(f"http://127.0.0.1:{port}/server_info") as answer:
+                return answer.status == 200
+            return False
+
+        eventually(f"an answer, see {log}", answers, seconds=120)
 
 
 def test_workspace_and_project_name_the_same_location() -> None:

@@ -3,20 +3,18 @@
 """Webserver and daemon as they run in production: launched through GraphQL, queued, executed, and by the schedule."""
 
 import shutil
-from collections.abc import Generator
-from contextlib import contextmanager
 from typing import Any
 
 import dagster as dg
 import pytest
 from dagster_graphql import DagsterGraphQLClient, DagsterGraphQLClientError
-from end_to_end_helpers import EXPIRED, KEPT, PROJECT, Platform, eventually, free_port, run, started
+from end_to_end_helpers import EXPIRED, KEPT, PROJECT, Platform, eventually
+from servers import ENDED, servers
 from sqlalchemy import URL, Engine, text
 
 from cleanup_dagster.database.engine import open_engine
 from cleanup_dagster.database.schema import upgrade
 
-_ENDED = {dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED}
 _START = """
 mutation Start($selector: ScheduleSelector!) {
   startSchedule(scheduleSelector: $selector) {
@@ -27,37 +25,14 @@ mutation Start($selector: ScheduleSelector!) {
 """
 
 
-@contextmanager
-def _servers(platform: Platform) -> Generator[DagsterGraphQLClient]:
-    """Start webserver and daemon on the platform's instance, and yield a client once the location is loaded."""
-    prepared = run(platform, "dagster", "instance", "migrate")  # two processes that create one instance at once collide
-    assert prepared.returncode == 0, prepared.output
-    port = free_port()
-    web = ("dagster-webserver", "-w", "workspace.yaml", "-h", "127.0.0.1", "-p", str(port))
-    with started(platform, *web) as (_, log), started(platform, "dagster-daemon", "run", "-w", "workspace.yaml"):
-        answers: list[DagsterGraphQLClient] = []
-
-        def ready() -> bool:
-            try:
-                client = DagsterGraphQLClient("127.0.0.1", port_number=port)
-                loaded = client._execute("{ repositoriesOrError { ... on RepositoryConnection { nodes { name } } } }")
-            except DagsterGraphQLClientError:
-                return False
-            answers.append(client)
-            return bool(loaded["repositoriesOrError"].get("nodes"))
-
-        eventually(f"an answer of the webserver, see {log}", ready, seconds=120)
-        yield answers[-1]
-
-
 def _finish(client: DagsterGraphQLClient, config: dict[str, Any]) -> tuple[str, dg.DagsterRunStatus]:
     run_id = client.submit_job_execution("cleanup", run_config=config)
-    eventually(f"the end of run {run_id}", lambda: client.get_run_status(run_id) in _ENDED, seconds=120)
+    eventually(f"the end of run {run_id}", lambda: client.get_run_status(run_id) in ENDED, seconds=120)
     return run_id, client.get_run_status(run_id)
 
 
 def test_the_job_is_launched_from_the_ui(platform: Platform) -> None:
-    with _servers(platform) as client:
+    with servers(platform) as client:
         with pytest.raises(DagsterGraphQLClientError, match="RunConfigValidationInvalid"):
             client.submit_job_execution("cleanup", run_config={"dry_run": "no"})
 
@@ -96,7 +71,7 @@ def test_in_production_the_schedule_runs_it_on_postgres(platform: Platform, post
     engine = open_engine(postgres_url)
     upgrade(engine)
     try:
-        with _servers(platform) as client:
+        with servers(platform) as client:
             assert _audit(engine) == []
             selector = {
                 "repositoryName": "__repository__",

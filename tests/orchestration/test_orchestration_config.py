@@ -15,12 +15,13 @@ def _read(platform: Platform, config: dict[str, Any]) -> dict[str, Any]:
 
 
 def test_an_empty_config_is_a_dry_manual_run_with_backups(platform: Platform) -> None:
-    assert _read(platform, {}) == {"dry_run": True, "type": "manual", "plan": "", "skip_backup": False}
-    assert CleanupConfig() == CleanupConfig(dry_run=True, type="manual", plan="", skip_backup=False)
+    asked = {"dry_run": True, "type": "manual", "plan": "", "skip_backup": False, "disk_pressure": False}
+    assert _read(platform, {}) == asked
+    assert CleanupConfig().model_dump() == asked
 
 
 def test_every_key_stands_at_the_root(platform: Platform) -> None:
-    asked = {"dry_run": False, "type": "emergency", "plan": "", "skip_backup": True}
+    asked = {"dry_run": False, "type": "emergency", "plan": "", "skip_backup": True, "disk_pressure": True}
     assert _read(platform, asked) == asked
 
 
