@@ -16,7 +16,7 @@ unexport CLEANUP_SYSTEM_LOGS_DIR CLEANUP_TEMP_FILES_DIR DBT_PROJECT_DIR DBT_LOG_
 # Dagster reads ./dagster.yaml when DAGSTER_HOME is unset; each target gets an empty home of its own instead.
 WITH_HOME = home=$$(mktemp -d) && trap 'rm -rf "$$home"' EXIT && trap 'exit 130' INT TERM && DAGSTER_HOME="$$home"
 
-.PHONY: help demo test prove lint types check lock clean
+.PHONY: help demo test prove lint types check reference lock clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -41,13 +41,21 @@ types: $(READY)  ## pyright, strict, for Python 3.10
 
 check: lint types test  ## all of the above but the demo
 
-lock:  ## resolve the dependencies anew into requirements.lock
+reference: $(READY)  ## write the tables of docs/configuration.md from the settings
+	@$(BIN)/python -m docs.reference
+
+LOCK = pip compile --generate-hashes --no-strip-extras --no-emit-index-url --no-annotate --no-header --universal \
+	--python-version 3.10 --quiet
+
+# The image gets its own two files, with the very versions of the first: what runs in it, and what builds the wheel.
+lock:  ## resolve the dependencies anew into requirements.lock and deployment/*.lock
 	@tools=$$(mktemp -d) && trap 'rm -rf "$$tools"' EXIT \
 	&& $(PYTHON) -m venv "$$tools" \
 	&& "$$tools/bin/python" -m pip --disable-pip-version-check install --quiet uv \
-	&& "$$tools/bin/uv" pip compile pyproject.toml --group dev --generate-hashes --no-strip-extras \
-	--no-emit-index-url --no-annotate --no-header --universal --python-version 3.10 --quiet -o requirements.lock
-	@echo "requirements.lock is up to date; 'make check' tries it out."
+	&& "$$tools/bin/uv" $(LOCK) pyproject.toml --group dev -o requirements.lock \
+	&& "$$tools/bin/uv" $(LOCK) pyproject.toml -c requirements.lock -o deployment/runtime.lock \
+	&& "$$tools/bin/uv" $(LOCK) --group build -c requirements.lock -o deployment/build.lock
+	@echo "requirements.lock and deployment/*.lock are up to date; 'make check' tries them out."
 
 clean:  ## remove the virtual environment and every cache
 	rm -rf $(VENV) .pytest_cache .ruff_cache .hypothesis .import_linter_cache dist build

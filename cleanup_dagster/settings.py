@@ -93,7 +93,10 @@ def _cron_field(default: str) -> Any:
 class Backup(Strict):
     """Where copies go before anything is deleted, and how long they stay."""
 
-    directory: AbsolutePath = Path("/tmp/cleanup_backups")  # noqa: S108  the platform's place; made 0700 or refused
+    directory: AbsolutePath = Field(
+        default=Path("/tmp/cleanup_backups"),  # noqa: S108  the platform's place; made 0700 or refused
+        description="an absolute path",
+    )
     retention_days: int = whole(7, 1, 3650, "a whole number of days")
     restore_hold_days: int = whole(7, 1, 3650, "a whole number of days")
 
@@ -202,7 +205,7 @@ class Settings(Strict):
 
 
 #: Known only from the environment, so that no password lies in a file that many may read.
-_NOT_IN_FILE = frozenset(
+NOT_IN_FILE = frozenset(
     {"database_url", "alert_webhook", "dagster_home", "config_file", "operator_token", "viewer_token"}
 )
 
@@ -233,7 +236,7 @@ class _Loader:
 
     def load(self) -> Settings:
         content = self._content()
-        for key in sorted(_NOT_IN_FILE & content.keys()):
+        for key in sorted(NOT_IN_FILE & content.keys()):
             del content[key]
             self.problems.append(
                 f"{self._label((key,))}: is no key of this file; set it in the environment "
@@ -304,7 +307,7 @@ class _Loader:
         try:
             return model.model_validate(content, context={"dagster_home": self.dagster_home})
         except ValidationError as error:
-            self.problems.extend(wording(error, model, content, label, _NOT_IN_FILE))
+            self.problems.extend(wording(error, model, content, label, NOT_IN_FILE))
             return None
 
     def _limits(self, content: object, key: Key) -> dict[str, Any]:
