@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 from cli_helpers import Platform
-from sqlalchemy import URL
+from sqlalchemy import URL, create_engine, text
 
 WARNING = (
     "Warning: whoever lists this host's processes can read a password on the command line; "
@@ -140,3 +140,31 @@ def test_an_upgrade_waits_for_a_database_and_then_says_what_is_wrong(
     assert "Waiting up to 1 s for the database: nothing answers for the Postgres database" in ended.err
     assert "Error: nothing answers for the Postgres database 'dagster' at 127.0.0.1:1; start the database" in ended.err
     assert ended.out == ""
+
+
+@pytest.mark.parametrize(
+    ("revision", "said"),
+    [
+        ("0099_from_tomorrow", "was made by a newer cleanup_dagster; upgrade the package on this host"),
+        (None, "has no cleanup tables yet; run `cleanup-operations db upgrade`"),
+    ],
+    ids=["newer", "absent"],
+)
+def test_every_face_refuses_a_schema_that_is_not_its_own(
+    platform: Platform, postgres_url: URL, monkeypatch: pytest.MonkeyPatch, revision: str | None, said: str
+) -> None:
+    monkeypatch.setenv("CLEANUP_DATABASE_URL", postgres_url.render_as_string(hide_password=False))
+    commands = [("plan",), ("run", "--yes"), ("stats",), ("policies", "list"), ("serve", "--port", "1")]
+    if revision:
+        assert platform.call("db", "upgrade").code == 0
+        engine = create_engine(postgres_url)
+        with engine.begin() as conn:
+            conn.execute(text("UPDATE cleanup_alembic_version SET version_num = :to"), {"to": revision})
+        engine.dispose()
+        commands.append(("db", "upgrade"))
+    before = platform.files()
+    for command in commands:
+        ended = platform.call(*command)
+        assert ended.code != 0, command
+        assert said in ended.words, command
+    assert platform.files() == before
