@@ -120,7 +120,7 @@ def test_the_containers_configuration_fits_their_mounts(services: Services, sett
     mounts = compose.volumes(services["code"])
     assert str(settings.config_file).endswith(str(mounts["/srv/config/cleanup.yaml"]["source"]).removeprefix("./"))
     assert services["code"]["environment"]["CLEANUP_CONFIG"] in mounts
-    platform = {place for place, mount in mounts.items() if place.startswith("/srv/platform/")}
+    platform = {place for place in mounts if place.startswith("/srv/platform/")}
     for target in settings.targets:
         assert any(target.root.is_relative_to(place) for place in platform), target.name
     for place in platform:
