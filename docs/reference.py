@@ -33,7 +33,10 @@ _DEPENDS: dict[tuple[str, ...], str] = {
     ("targets", "limits"): "those of `limits`; `max_share: 1.0` for data_type temp_files",
     ("targets", "data_type"): "required for kind files",
 }
-_PLAIN: dict[tuple[str, ...], str] = {("targets", "patterns"): "a list of globs", ("targets", "excludes"): "a list of globs"}
+_PLAIN: dict[tuple[str, ...], str] = {
+    ("targets", "patterns"): "a list of globs",
+    ("targets", "excludes"): "a list of globs",
+}
 
 
 def tables() -> str:
