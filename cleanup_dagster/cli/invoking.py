@@ -46,6 +46,7 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def _run(given: list[str], out: Output) -> int:
+    stdout = sys.stdout
     try:
         ended = root.main(given, NAME, standalone_mode=False, obj=Context(out))
     except click.UsageError as error:
@@ -57,8 +58,10 @@ def _run(given: list[str], out: Output) -> int:
         return _failed(out, given, error.format_message(), exits.USAGE)
     except (click.Abort, KeyboardInterrupt):
         return _failed(out, given, f"Interrupted; {out.if_interrupted}.", exits.INTERRUPTED)
-    except SystemExit:  # click's way of taking that nobody reads its help any more
-        return exits.DONE
+    except SystemExit:
+        if sys.stdout is stdout:
+            raise
+        return exits.DONE  # click wraps it and ends so when nobody reads its help any more
     except Exception as error:
         code = exits.code_of(error)
         if code is None:  # a bug: its traceback is what helps

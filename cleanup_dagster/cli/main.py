@@ -18,7 +18,7 @@ def main() -> NoReturn:
 
         code = run(sys.argv[1:])
     except KeyboardInterrupt:
-        os.write(2, b"Interrupted; nothing was changed.\n")
+        os.write(2, b"Interrupted.\n")  # before a command began, or after it had said what it did
         os._exit(exits.INTERRUPTED)
     if "dagster" not in sys.modules:
         # Whatever was opened is closed by now. Taking the interpreter apart took a third of the command's time.

@@ -58,6 +58,18 @@ class Screen:
             pass
         return self.process.wait(timeout=_SECONDS)
 
+    def hang_up(self) -> None:
+        """Let go of the terminal, as a connection does that is lost: the command hears SIGHUP."""
+        os.close(self._master)
+        self._master = -1
+
+    def close(self) -> None:
+        """End the command, whatever it is doing."""
+        self.process.kill()
+        self.process.wait(timeout=_SECONDS)
+        if self._master >= 0:
+            os.close(self._master)
+
     def _read(self) -> bool:
         ready, _, _ = select.select([self._master], [], [], _SECONDS)
         try:
@@ -80,12 +92,11 @@ def _terminal(platform: Platform, *arguments: str, **environment: str) -> Genera
         env=platform.environment() | environment,
     )
     os.close(slave)
+    screen = Screen(master, process)
     try:
-        yield Screen(master, process)
+        yield screen
     finally:
-        process.kill()
-        process.wait()
-        os.close(master)
+        screen.close()
 
 
 def test_a_run_asks_draws_and_deletes(platform: Platform) -> None:
@@ -224,6 +235,17 @@ def test_a_stop_during_deletion_settles_the_batch_in_hand(
     monkeypatch.setenv("CLEANUP_CONFIG", str(platform.config))
     again = platform.call("run", "--yes", "--json").document
     assert (again["recovered"], again["deleted"]["files"]) == ([], 404 - 128)
+
+
+def test_a_terminal_that_goes_away_stops_a_run_at_a_safe_point(platform: Platform) -> None:
+    _many(platform, 1_000)
+    with _terminal(platform, "run", "--yes") as screen:
+        screen.wait_for(r"Back up operations[^\n]* [1-9][0-9,]* of 1,00")
+        screen.hang_up()
+        assert screen.process.wait(timeout=_SECONDS) == 130
+    assert platform.ask("SELECT status FROM cleanup_runs") == [("failed",)]
+    assert len(list(platform.ops.glob("operation_*.json"))) == 1_005
+    assert not list(platform.backups.glob("operation_*.backup"))
 
 
 def test_a_second_ctrl_c_ends_at_once_and_the_next_run_settles(
