@@ -22,15 +22,23 @@ from rich.table import Table
 
 _TESTS = Path(__file__).parent.parent
 
+_FAULTS = "reliability/test_reliability_faults.py"
+_STRUCK = f"{_FAULTS}::test_a_run_is_struck_and_nothing_is_lost"
+_CUTS = (
+    "with nothing written back",
+    "with the removals written back",
+    "with the copies written back",
+    "with everything but the copies written back",
+    "again in the recovery",
+)
+
 #: What pytest is to run for each part; the jobs of all parts run side by side, the longest first.
 PARTS = {
-    "cuts": [
-        ["reliability/test_reliability_faults.py", "-k", "power and not archive and not again"],
-        ["reliability/test_reliability_faults.py", "-k", "again"],
-    ],
-    "archives": [["reliability/test_reliability_faults.py", "-k", "power and archive and not again", "-n", "2"]],
+    "cuts": [*([f"{_STRUCK}[power cut {kind}]"] for kind in _CUTS), [_FAULTS, "-k", "power_cut_loses"]],
+    "archives": [[f"{_STRUCK}[power cut {kind}, archive]"] for kind in _CUTS],
     "kills": [
-        ["reliability/test_reliability_faults.py", "-k", "not power"],
+        [_FAULTS, "-k", "not power and not archive"],
+        [_FAULTS, "-k", "not power and archive"],
         ["collectors/test_deletion_faults.py", "service/test_service_recovery.py"],
     ],
     "mutations": [["reliability/test_reliability_mutations.py", "-n", "2"]],
@@ -72,7 +80,7 @@ def run_job(job: list[str]) -> list[Case]:
     """Run pytest on one job and return what became of each test."""
     with tempfile.TemporaryDirectory() as directory:
         report = Path(directory, "report.xml")
-        paths = [str(_TESTS / word) if word.endswith(".py") else word for word in job]
+        paths = [str(_TESTS / word) if "/" in word else word for word in job]
         command = [
             sys.executable,
             "-m",
@@ -89,7 +97,9 @@ def run_job(job: list[str]) -> list[Case]:
         began = time.monotonic()
         finished = subprocess.run([*command, *paths], env=environment, capture_output=True, text=True, check=False)
         cases = list(read_report(report)) if report.exists() else []
-        sys.stderr.write(f"{time.monotonic() - began:5.0f} s  {len(cases)} tests of {' '.join(job)}\n")
+        counted = sum((Counter(case.counted) for case in cases), Counter[str]())
+        said = ", ".join(f"{number:,} {name}" for name, number in counted.items() if name in ROWS)
+        sys.stderr.write(f"{time.monotonic() - began:5.0f} s  {len(cases)} tests of {' '.join(job)}: {said}\n")
     if finished.returncode not in {0, 1} or not cases:
         cases.append(Case(" ".join(job), "failed", finished.stdout[-2_000:] + finished.stderr[-2_000:], {}))
     return cases
