@@ -7,19 +7,19 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
 READY := $(VENV)/.installed
 
 # What a shell happens to have set must not lead a demo or a test to a real installation.
-unexport CLEANUP_NAIVE_TIMEZONE CLEANUP_DATABASE_WAIT_SECONDS CLEANUP_SCHEDULE_STARTED CLEANUP_ALERT_WEBHOOK_URL
-unexport CLEANUP_DISK_PRESSURE_USED_PERCENT CLEANUP_DISK_PRESSURE_FREE_BYTES CLEANUP_DISK_PRESSURE_DRY_RUN
-unexport CLEANUP_DISK_PRESSURE_BACKUP_DIR
-unexport CLEANUP_CONFIG CLEANUP_STATE_DIR CLEANUP_BACKUP_DIR CLEANUP_TIMEZONE CLEANUP_DATABASE_URL
-unexport CLEANUP_DB_HOST CLEANUP_DB_PORT CLEANUP_DB_NAME CLEANUP_DB_USER CLEANUP_DB_PASSWORD
-unexport CLEANUP_WEB_HOST CLEANUP_WEB_PORT CLEANUP_WEB_ALLOWED_HOSTS CLEANUP_WEB_TRUSTED_PROXY CLEANUP_WEB_OPERATOR_TOKEN
-unexport CLEANUP_WEB_VIEWER_TOKEN CLEANUP_WEB_TLS_CERTIFICATE CLEANUP_WEB_TLS_KEY DAGSTER_WEBSERVER_URL DAGSTER_PUBLIC_URL
-unexport CLEANUP_SYSTEM_LOGS_DIR CLEANUP_TEMP_FILES_DIR DBT_PROJECT_DIR DBT_LOG_PATH DBT_TARGET_PATH
+SETTINGS := CLEANUP_NAIVE_TIMEZONE CLEANUP_DATABASE_WAIT_SECONDS CLEANUP_SCHEDULE_STARTED CLEANUP_ALERT_WEBHOOK_URL \
+  CLEANUP_DISK_PRESSURE_USED_PERCENT CLEANUP_DISK_PRESSURE_FREE_BYTES CLEANUP_DISK_PRESSURE_DRY_RUN \
+  CLEANUP_DISK_PRESSURE_BACKUP_DIR CLEANUP_CONFIG CLEANUP_STATE_DIR CLEANUP_BACKUP_DIR CLEANUP_TIMEZONE \
+  CLEANUP_DATABASE_URL CLEANUP_DB_HOST CLEANUP_DB_PORT CLEANUP_DB_NAME CLEANUP_DB_USER CLEANUP_DB_PASSWORD \
+  CLEANUP_WEB_HOST CLEANUP_WEB_PORT CLEANUP_WEB_ALLOWED_HOSTS CLEANUP_WEB_TRUSTED_PROXY CLEANUP_WEB_OPERATOR_TOKEN \
+  CLEANUP_WEB_VIEWER_TOKEN CLEANUP_WEB_TLS_CERTIFICATE CLEANUP_WEB_TLS_KEY DAGSTER_WEBSERVER_URL DAGSTER_PUBLIC_URL \
+  CLEANUP_SYSTEM_LOGS_DIR CLEANUP_TEMP_FILES_DIR DBT_PROJECT_DIR DBT_LOG_PATH DBT_TARGET_PATH
+unexport $(SETTINGS)
 
 # Dagster reads ./dagster.yaml when DAGSTER_HOME is unset; each target gets an empty home of its own instead.
 WITH_HOME = home=$$(mktemp -d) && trap 'rm -rf "$$home"' EXIT && trap 'exit 130' INT TERM && DAGSTER_HOME="$$home"
 
-.PHONY: help demo test prove lint types check reference lock clean
+.PHONY: help demo serve test prove lint types check reference lock clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -27,6 +27,11 @@ help:  ## list the targets
 
 demo: $(READY)  ## clean a scratch platform in Dagster, dry and then live (ARGS="--keep" leaves it there)
 	@$(WITH_HOME) $(BIN)/python -m cleanup_dagster.demo $(ARGS)
+
+# The one target that serves a real installation, by what the shell has set.
+$(foreach name,$(SETTINGS),$(eval serve: export $(name) := $$($(name))))
+serve: $(READY)  ## Dagster and the page on this machine, until Ctrl-C (keeps everything in DAGSTER_HOME, or .dagster_home)
+	@DAGSTER_HOME="$${DAGSTER_HOME:-$(CURDIR)/.dagster_home}" $(BIN)/python -m cleanup_dagster.together
 
 test: $(READY)  ## run the tests (ARGS="-k quarantine" for some of them)
 	@$(WITH_HOME) $(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile $(ARGS)

@@ -6,7 +6,8 @@ import os
 from typing import TYPE_CHECKING
 
 from cleanup_dagster.cli import exits
-from cleanup_dagster.cli.words import days, iso, minute, short, when
+from cleanup_dagster.cli.words import days, minute, short, when
+from cleanup_dagster.documents import iso, of_audit, of_explanation, of_run
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -29,36 +30,7 @@ def explain(session: Session, path: str) -> int:
     with session.installation() as installation:
         judged = Lines(session.out).begin("judged", "", 0)  # says something only when there is much to look at
         found = explained(installation, os.path.abspath(path), judged)  # noqa: PTH100  resolve() would follow a link
-    return session.finish(_explained(found), lambda: _show_explanation(session, found))
-
-
-def _explained(found: Explanation) -> dict[str, object]:
-    from cleanup_dagster.retention.models import NS_PER_DAY, Policy
-
-    verdict, policy = found.verdict, found.policy
-    return {
-        "path": found.path,
-        "exists": found.exists,
-        "target": found.target,
-        "data_type": verdict.candidate.data_type if verdict else None,
-        "retention_days": policy.retention_days if isinstance(policy, Policy) else None,
-        "enabled": policy.enabled if isinstance(policy, Policy) else None,
-        "age_days": round(verdict.age_ns / NS_PER_DAY, 2) if verdict else None,
-        "age_from": verdict.candidate.age_from.value if verdict else None,
-        "would_delete": verdict.delete if verdict else False,
-        "rule": verdict.reason.value if verdict else None,
-        "reason": found.reason,
-        "due_at": iso(found.due_ns),
-        "backups": [
-            {
-                "run_id": one.run_id,
-                "copy": one.copy,
-                "deleted_at": iso(one.deleted_ns),
-                "expires_at": iso(one.expires_ns),
-            }
-            for one in found.copies
-        ],
-    }
+    return session.finish(of_explanation(found), lambda: _show_explanation(session, found))
 
 
 def _show_explanation(session: Session, found: Explanation) -> None:
@@ -157,7 +129,7 @@ def stats(session: Session) -> int:
 
     document: dict[str, object] = {
         "stats": rows,
-        "history": [_audit_document(row) for row in latest],
+        "history": [of_audit(row) for row in latest],
         "held_by_backups": held,
         "free": free,
     }
@@ -175,46 +147,9 @@ def history(session: Session, limit: int, *, runs: bool) -> int:
     with session.records() as records:
         if runs:
             found = records.runs(limit)
-            return session.finish({"runs": [_run_document(one) for one in found]}, lambda: _show_runs(session, found))
+            return session.finish({"runs": [of_run(one) for one in found]}, lambda: _show_runs(session, found))
         rows = records.history(limit)
-    return session.finish({"history": [_audit_document(row) for row in rows]}, lambda: _show_audit(session, rows))
-
-
-def _audit_document(row: AuditRow) -> dict[str, object]:
-    return {
-        "run_id": row.run_id or None,
-        "data_type": row.data_type,
-        "cleanup_type": row.cleanup_type,
-        "outcome": row.outcome,
-        "records_deleted": row.records_deleted,
-        "space_freed": row.space_freed_bytes,
-        "records_skipped": row.records_skipped,
-        "records_failed": row.records_failed,
-        "backup_bytes": row.backup_bytes,
-        "executed_at": iso(row.executed_ns),
-        "executed_by": row.executed_by,
-        "message": row.message,
-    }
-
-
-def _run_document(run: RunRecord) -> dict[str, object]:
-    return {
-        "run_id": run.run_id,
-        "cleanup_type": run.cleanup_type.value,
-        "dry_run": run.dry_run,
-        "status": run.status.value,
-        "started_at": iso(run.started_ns),
-        "finished_at": iso(run.finished_ns),
-        "executed_by": run.executed_by,
-        "host": run.host,
-        "plan": run.plan_of,
-        "scanned_files": run.totals.scanned_files,
-        "expired_files": run.totals.expired_files,
-        "deleted_files": run.totals.deleted_files,
-        "freed_bytes": run.totals.freed_bytes,
-        "failed_files": run.totals.failed_files,
-        "message": run.message,
-    }
+    return session.finish({"history": [of_audit(row) for row in rows]}, lambda: _show_audit(session, rows))
 
 
 def _show_audit(session: Session, rows: Sequence[AuditRow]) -> None:

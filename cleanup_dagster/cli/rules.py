@@ -9,7 +9,8 @@ from cleanup_dagster.cli.asking import confirm, require_terminal
 from cleanup_dagster.cli.exits import CliError
 from cleanup_dagster.cli.session import user
 from cleanup_dagster.cli.undo import selection
-from cleanup_dagster.cli.words import days, iso, when
+from cleanup_dagster.cli.words import days, when
+from cleanup_dagster.documents import iso, of_hold, of_policy
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -17,20 +18,6 @@ if TYPE_CHECKING:
     from cleanup_dagster.cli.session import Session
     from cleanup_dagster.database.holds import HoldRow
     from cleanup_dagster.database.policies import PolicyRow
-
-
-def policy_document(row: PolicyRow) -> dict[str, object]:
-    """Describe one policy."""
-    return {
-        "data_type": row.data_type,
-        "retention_days": row.retention_days,
-        "enabled": row.enabled,
-        "keep_last": row.keep_last,
-        "description": row.description,
-        "created_at": iso(row.created_ns),
-        "updated_at": iso(row.updated_ns),
-        "problem": row.problem,
-    }
 
 
 def list_policies(session: Session) -> int:
@@ -48,7 +35,7 @@ def list_policies(session: Session) -> int:
         if lacking:
             session.out.page.print(f"\nNo target is configured for: {', '.join(lacking)}")
 
-    document = [{**policy_document(row), "targets": targets.get(row.data_type, [])} for row in rows]
+    document = [{**of_policy(row), "targets": targets.get(row.data_type, [])} for row in rows]
     return session.finish({"policies": document}, show)
 
 
@@ -77,7 +64,7 @@ def change_policies(
         _show_policies(session, rows)
         session.out.say("\nChanged; it counts from the next run on.")
 
-    return session.finish({"policies": [policy_document(row) for row in rows]}, show)
+    return session.finish({"policies": [of_policy(row) for row in rows]}, show)
 
 
 def reset_policies(session: Session, *, yes: bool) -> int:
@@ -100,7 +87,7 @@ def reset_policies(session: Session, *, yes: bool) -> int:
             f"\nReset: {', '.join(changed)}" if changed else "\nAll of them were at their defaults already."
         )
 
-    return session.finish({"changed": changed, "policies": [policy_document(row) for row in rows]}, show)
+    return session.finish({"changed": changed, "policies": [of_policy(row) for row in rows]}, show)
 
 
 def _show_policies(session: Session, rows: Sequence[PolicyRow]) -> None:
@@ -122,23 +109,8 @@ def list_holds(session: Session) -> int:
     with session.records() as records:
         rows = records.holds()
     now_ns = time.time_ns()
-    document: dict[str, object] = {"holds": [_hold_document(row, now_ns) for row in rows]}
+    document: dict[str, object] = {"holds": [of_hold(row, now_ns) for row in rows]}
     return session.finish(document, lambda: _show_holds(session, rows, now_ns))
-
-
-def _hold_document(row: HoldRow, now_ns: int) -> dict[str, object]:
-    hold = row.hold
-    return {
-        "id": hold.id,
-        "pattern": hold.pattern,
-        "data_type": hold.data_type,
-        "pipeline": hold.pipeline,
-        "reason": hold.reason,
-        "placed_by": row.placed_by,
-        "placed_at": iso(row.placed_ns),
-        "until": iso(hold.until_ns),
-        "active": hold.until_ns is None or hold.until_ns > now_ns,
-    }
 
 
 def _show_holds(session: Session, rows: Sequence[HoldRow], now_ns: int) -> None:

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 from cleanup_dagster.cli import exits
 from cleanup_dagster.cli.asking import confirm, require_terminal
 from cleanup_dagster.cli.exits import CliError
-from cleanup_dagster.cli.words import days, files, iso, minute, short, tally
+from cleanup_dagster.cli.words import days, files, minute, short, tally
+from cleanup_dagster.documents import of_backup_file, of_backups
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from cleanup_dagster.cli.session import Session
     from cleanup_dagster.database.runs import RunRecord
     from cleanup_dagster.handles import RestoreReport
-    from cleanup_dagster.inventory import BackupFile, BackupSet, Verification
+    from cleanup_dagster.inventory import BackupSet, Verification
     from cleanup_dagster.service import CleanupService
 
 _GLOB = frozenset("*?[")
@@ -127,21 +128,8 @@ def list_backups(session: Session) -> int:
 
     with session.installation() as installation:
         sets = listed(installation)
-    document: dict[str, object] = {"backups": [_set_document(one) for one in sets]}
+    document: dict[str, object] = {"backups": [of_backups(one) for one in sets]}
     return session.finish(document, lambda: _show_sets(session, sets))
-
-
-def _set_document(one: BackupSet) -> dict[str, object]:
-    return {
-        "run_id": one.run_id,
-        "target": one.target,
-        "root": one.root,
-        "directory": one.directory,
-        "files": one.files,
-        "bytes": one.bytes,
-        "made_at": iso(one.made_ns),
-        "expires_at": iso(one.expires_ns),
-    }
 
 
 def _show_sets(session: Session, sets: Sequence[BackupSet]) -> None:
@@ -169,14 +157,10 @@ def show_backups(session: Session, typed: str, limit: int) -> int:
     with session.service() as service:
         run_id = _with_backups(service, typed)
         rows = service.backed_up_files(run_id)
-        listed = ({"target": o.target, "path": o.path, "data_type": o.data_type, **_copy(o)} for o in rows)
+        listed = map(of_backup_file, rows)
         if session.out.as_json:
             return session.finish({"run_id": run_id}, lambda: None, rows=("files", listed))
         return session.finish({}, lambda: _show_files(session, service, run_id, limit))
-
-
-def _copy(one: BackupFile) -> dict[str, object]:
-    return {"bytes": one.bytes, "sha256": one.sha256, "copy": one.copy}
 
 
 def _show_files(session: Session, service: CleanupService, run_id: str, limit: int) -> None:
@@ -243,7 +227,7 @@ def prune_backups(session: Session, *, yes: bool, dry_run: bool) -> int:
             _show_expired(session, over)
             confirm(session.out, "Remove these copies?")
         if dry_run or (asks and not over):
-            document: dict[str, object] = {"dry_run": dry_run, "expired": [_set_document(one) for one in over]}
+            document: dict[str, object] = {"dry_run": dry_run, "expired": [of_backups(one) for one in over]}
             return session.finish(document, lambda: _show_over(session, over))
         session.changes("backups list")
         pruned = service.prune_backups()

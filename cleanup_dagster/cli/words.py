@@ -25,11 +25,6 @@ def minute(moment_ns: int | None, otherwise: str = "never") -> str:
     return otherwise if moment_ns is None else f"{_moment(moment_ns):%Y-%m-%d %H:%M}"
 
 
-def iso(moment_ns: int | None) -> str | None:
-    """Return a moment for JSON: `2026-01-31T02:00:00Z`."""
-    return None if moment_ns is None else f"{_moment(moment_ns):%Y-%m-%dT%H:%M:%SZ}"
-
-
 def files(number: int) -> str:
     """Return `1 file` or `1,234 files`."""
     return f"{number:,} {'file' if number == 1 else 'files'}"

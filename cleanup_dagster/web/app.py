@@ -18,6 +18,7 @@ from cleanup_dagster.web.launcher import Launcher
 from cleanup_dagster.web.launching import Launching
 from cleanup_dagster.web.parts import Parts
 from cleanup_dagster.web.platform import Platform
+from cleanup_dagster.web.questions import known_question
 from cleanup_dagster.web.routes import (
     backups,
     description,
@@ -79,11 +80,12 @@ def create_app(
     )
     app.state.parts = parts
     errors.install(app)
+    known = Depends(known_question)
     token = Depends(HTTPBearer(auto_error=False, description="The operator's or the viewer's token"))
     for module in (overview, policies, runs, plans, files, backups, holds):
-        app.include_router(module.router, dependencies=[token], responses=described_errors())
+        app.include_router(module.router, dependencies=[known, token], responses=described_errors())
     for module in (login, health):
-        app.include_router(module.router, responses=described_errors())
+        app.include_router(module.router, dependencies=[known], responses=described_errors())
     for module in (pages, description):
         app.include_router(module.router, include_in_schema=False)
     app.mount("/static", StaticFiles(directory=str(resources.files("cleanup_dagster.web") / "static")))

