@@ -14,6 +14,7 @@ from cleanup_dagster.settings import Settings
 from cleanup_dagster.web import errors, pages
 from cleanup_dagster.web.auth import Access, Limiter, Rates, SecurityHeaders, Sessions
 from cleanup_dagster.web.described import errors as described_errors
+from cleanup_dagster.web.glance import Glance
 from cleanup_dagster.web.launcher import Launcher
 from cleanup_dagster.web.launching import Launching
 from cleanup_dagster.web.parts import Parts
@@ -52,6 +53,7 @@ def create_app(
         launcher,
         Launching(platform, launcher),
         Snapshots(platform),
+        Glance(),
     )
 
     @asynccontextmanager
@@ -75,7 +77,9 @@ def create_app(
             Middleware(NoTraceback),
             Middleware(KnownHost, hosts=[web.host, *web.allowed_hosts]),
             Middleware(BoundedBody),
-            Middleware(Access, tokens=tokens, sessions=parts.sessions, limiter=parts.limiter),
+            Middleware(
+                Access, tokens=tokens, sessions=parts.sessions, limiter=parts.limiter, changed=parts.glance.forget
+            ),
         ],
     )
     app.state.parts = parts

@@ -6,7 +6,7 @@ the operator's role, JSON as its content type, and from a browser the session's 
 
 import secrets
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from http import HTTPStatus
 from threading import Lock
 from typing import NamedTuple
@@ -126,8 +126,12 @@ class Limiter:
 class Access:
     """Middleware that lets nobody through who may not, before a body is read or an endpoint chosen."""
 
-    def __init__(self, app: ASGIApp, tokens: Tokens, sessions: Sessions, limiter: Limiter) -> None:
+    def __init__(
+        self, app: ASGIApp, tokens: Tokens, sessions: Sessions, limiter: Limiter, changed: Callable[[], None]
+    ) -> None:
+        """`changed` is called after each request that may have changed something."""
         self._app = app
+        self._changed = changed
         self._tokens = tokens
         self._sessions = sessions
         self._limiter = limiter
@@ -144,7 +148,16 @@ class Access:
             await refusal(scope, receive, send)
             return
         scope.setdefault("state", {})["visitor"] = visitor
-        await self._app(scope, receive, send)
+        if scope["method"] in _SAFE_METHODS:
+            await self._app(scope, receive, send)
+            return
+
+        async def sending(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                self._changed()  # before whoever made the change can ask what came of it
+            await send(message)
+
+        await self._app(scope, receive, sending)
 
     def _visitor(self, request: HTTPConnection) -> Visitor | Response | None:
         address = address_of(request)

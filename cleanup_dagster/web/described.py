@@ -1,6 +1,6 @@
 """What the API's own description says of answers: an example each, and the schema that the example shows."""
 
-from typing import Any
+from typing import Any, cast
 
 Described = dict[int | str, dict[str, Any]]
 
@@ -34,13 +34,15 @@ def errors() -> Described:
     return {status: {"description": said, "content": _json(ERROR, schema)} for status, said in _ERRORS.items()}
 
 
-def schema_of(example: object) -> dict[str, Any]:
+def schema_of(example: Any) -> dict[str, Any]:
     """Return the schema that an example shows: its keys are all there, and any value but a list may be null."""
     if isinstance(example, dict):
-        properties = {key: schema_of(value) for key, value in example.items()}  # pyright: ignore[reportUnknownVariableType]
-        return {"type": ["object", "null"], "required": list(properties), "properties": properties}  # pyright: ignore[reportUnknownArgumentType]
+        keys = cast("dict[str, Any]", example)
+        properties = {key: schema_of(value) for key, value in keys.items()}
+        return {"type": ["object", "null"], "required": list(properties), "properties": properties}
     if isinstance(example, list):
-        return {"type": "array", "items": schema_of(example[0]) if example else {}}  # pyright: ignore[reportUnknownArgumentType]
+        items = cast("list[Any]", example)
+        return {"type": "array", "items": schema_of(items[0]) if items else {}}
     return {} if example is None else {"type": [_TYPES[type(example)], "null"]}
 
 

@@ -5,6 +5,7 @@ from typing import NamedTuple
 from fastapi import Request
 
 from cleanup_dagster.web.auth import Limiter, Sessions
+from cleanup_dagster.web.glance import Glance
 from cleanup_dagster.web.launcher import Launcher
 from cleanup_dagster.web.launching import Launching
 from cleanup_dagster.web.platform import Platform
@@ -24,6 +25,7 @@ class Parts(NamedTuple):
     launcher: Launcher
     launching: Launching
     snapshots: Snapshots
+    glance: Glance
 
 
 def parts_of(request: Request) -> Parts:

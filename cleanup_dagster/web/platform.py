@@ -4,6 +4,7 @@ A database that is down at the start, or goes away later, costs the requests mea
 """
 
 import os
+import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from threading import Lock
@@ -15,6 +16,7 @@ from cleanup_dagster.records import Records
 from cleanup_dagster.service import CleanupService
 from cleanup_dagster.settings import Settings
 
+_FAILED_SECONDS = 1.0
 _Stamp = tuple[int, int, int] | None
 
 
@@ -35,6 +37,7 @@ class Platform:
         self._stamp = _stamp(settings)
         self._opened: _Opened | None = None
         self._retired: list[ExitStack] = []
+        self._failed: tuple[float, Exception | None] = (0.0, None)
         self._lock = Lock()
 
     @property
@@ -58,7 +61,7 @@ class Platform:
         with self._lock:
             opened = self._opened
             if opened is None or opened.installation.settings is not settings:
-                opened = self._open(settings)
+                opened = self._open_once(settings)
             return opened.installation
 
     @property
@@ -77,6 +80,19 @@ class Platform:
             opened, self._opened = self._opened, None
             for holding in [*self._retired, *([opened.holding] if opened else [])]:
                 holding.close()
+
+    def _open_once(self, settings: Settings) -> _Opened:
+        """Open, unless that has just failed: whoever waited meanwhile need not wait for the same failure again."""
+        failed_at, failure = self._failed
+        if failure is not None and time.monotonic() - failed_at < _FAILED_SECONDS:
+            raise failure.with_traceback(None)
+        try:
+            opened = self._open(settings)
+        except Exception as error:
+            self._failed = time.monotonic(), error
+            raise
+        self._failed = 0.0, None
+        return opened
 
     def _open(self, settings: Settings) -> _Opened:
         with ExitStack() as stack:

@@ -6,11 +6,13 @@ last one serves. Making a plan's index on demand goes the same way.
 
 import contextlib
 import logging
+import shutil
 import subprocess
 import sys
 import uuid
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from http import HTTPStatus
 from pathlib import Path
 from threading import Event, Lock, Thread
@@ -20,6 +22,7 @@ from msgspec import Struct
 
 from cleanup_dagster.database.errors import DatabaseUnavailable, SchemaMismatch
 from cleanup_dagster.database.runs import RunRecord, RunStatus
+from cleanup_dagster.filesystem.locks import host_lock
 from cleanup_dagster.filesystem.private import UnsafeDirectoryError, private_directory
 from cleanup_dagster.installation import Installation
 from cleanup_dagster.retention.models import CleanupType
@@ -63,7 +66,9 @@ class Snapshots:
         self._looking = Lock()
         self._wake, self._over = Event(), Event()
         self._thread = Thread(target=self._keep_looking, name="cleanup-snapshots", daemon=True)
-        self._cleared = False
+        self._place: Path | None = None
+        self._placing = Lock()
+        self._held = ExitStack()
         self._retired: FileIndex | None = None
         self._scan: subprocess.Popen[bytes] | None = None
 
@@ -97,6 +102,9 @@ class Snapshots:
         current = [self._current.index] if self._current else []
         for index in (*current, *self._plans.values(), *filter(None, [self._retired])):
             index.remove()
+        with self._held:
+            if self._place is not None:
+                shutil.rmtree(self._place)
 
     def look(self) -> None:
         """Make the snapshot current, now. Raises what opening the installation does, or IndexingError."""
@@ -160,13 +168,7 @@ class Snapshots:
         return None
 
     def _index(self, installation: Installation, run_id: str, since: Sequence[str]) -> FileIndex:
-        directory = installation.state.path / "index"
-        with private_directory(directory, "index directory"):
-            pass
-        if not self._cleared:  # of a process that is gone
-            for left in directory.iterdir():
-                left.unlink()
-            self._cleared = True
+        directory = self._directory(installation)
         output = directory / f"{uuid.uuid4().hex}.db"
         material = Material(
             tuple(map(str, _manifests(installation, run_id))),
@@ -177,11 +179,33 @@ class Snapshots:
         _make(material)
         return FileIndex(output)
 
+    def _directory(self, installation: Installation) -> Path:
+        """Return this process's directory of indexes, and remove those of processes that are gone."""
+        with self._placing:
+            if self._place is None:
+                top = installation.state.path / "index"
+                place = self._held.enter_context(_locked(top / uuid.uuid4().hex))
+                for other in top.iterdir():
+                    with _locked(other) as left:
+                        if left is not None:
+                            shutil.rmtree(left)
+                self._place = place
+            if self._place is None:
+                raise IndexingError("the directory of indexes is locked by somebody else")
+            return self._place
+
     def _retire(self, index: FileIndex) -> None:
         """Remove an index that was replaced; not before the next one is, because a request may still read it."""
         if self._retired is not None:
             self._retired.remove()
         self._retired = index
+
+
+@contextmanager
+def _locked(directory: Path) -> Generator[Path | None]:
+    """Hold a directory, made 0700 if it is not there, as long as the block lasts; None when another process does."""
+    with private_directory(directory, "index directory") as fd, host_lock(fd) as free:
+        yield directory if free else None
 
 
 def _manifests(installation: Installation, run_id: str) -> list[Path]:

@@ -4,8 +4,8 @@ from collections.abc import Generator
 from pathlib import Path
 
 import pytest
-from fastapi.testclient import TestClient
-from web_helpers import OPERATOR, ORIGIN, VIEWER, Platform, bearer
+from httpx import Client
+from web_helpers import OPERATOR, ORIGIN, VIEWER, Platform, asking, bearer
 
 
 @pytest.fixture
@@ -14,19 +14,19 @@ def platform(tmp_path: Path) -> Platform:
 
 
 @pytest.fixture
-def client(platform: Platform) -> Generator[TestClient]:
+def client(platform: Platform) -> Generator[Client]:
     """Nobody: without a token, without a cookie, at `localhost`."""
-    with TestClient(platform.app(), ORIGIN, raise_server_exceptions=False, follow_redirects=False) as client:
+    with asking(platform.app(), ORIGIN, follow_redirects=False) as client:
         yield client
 
 
 @pytest.fixture
-def operator(client: TestClient) -> TestClient:
+def operator(client: Client) -> Client:
     client.headers.update(bearer(OPERATOR))
     return client
 
 
 @pytest.fixture
-def viewer(client: TestClient) -> TestClient:
+def viewer(client: Client) -> Client:
     client.headers.update(bearer(VIEWER))
     return client

@@ -7,7 +7,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from fastapi.testclient import TestClient
+from httpx import Client
 from web_helpers import API, DAY, Platform, eventually
 
 from cleanup_dagster.backups.manifest import Header, Kind, write_manifest
@@ -164,7 +164,7 @@ def test_deep_pages_read_as_little_as_the_first(index: FileIndex) -> None:
 
 
 def test_the_page_scans_by_itself_and_shows_what_it_found(
-    operator: TestClient, platform: Platform, monkeypatch: pytest.MonkeyPatch
+    operator: Client, platform: Platform, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name, value in {**platform.environ, "CLEANUP_CONFIG": str(platform.config)}.items():
         monkeypatch.setenv(name, value)
@@ -236,7 +236,7 @@ def test_the_page_scans_by_itself_and_shows_what_it_found(
     "asked",
     ["sort=nothing", "page=0", "page=x", "per_page=501", "verdict=perhaps", "reason=because", "page=99999999999"],
 )
-def test_a_question_that_makes_no_sense_is_refused(viewer: TestClient, asked: str) -> None:
+def test_a_question_that_makes_no_sense_is_refused(viewer: Client, asked: str) -> None:
     answered = viewer.get(f"{API}/files?{asked}")
     assert answered.status_code == 422
     assert asked.split("=", maxsplit=1)[0] in answered.json()["error"]

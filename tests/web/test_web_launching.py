@@ -1,6 +1,10 @@
 """Runs are launched in a real Dagster, which comes and goes; so does a real Postgres. The page never restarts."""
 
+import contextlib
+import os
 import shutil
+import signal
+import socket
 import tempfile
 import time
 import warnings
@@ -10,9 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import end_to_end_helpers as real
-from fastapi.testclient import TestClient
+import httpx
+from httpx import Client
 from sqlalchemy import make_url
-from web_helpers import API, OPERATOR, ORIGIN, VIEWER, bearer, eventually
+from web_helpers import API, OPERATOR, ORIGIN, VIEWER, asking, bearer, eventually
 
 from cleanup_dagster.database.engine import open_engine
 from cleanup_dagster.database.schema import upgrade
@@ -24,15 +29,15 @@ _TOKENS = {"CLEANUP_WEB_OPERATOR_TOKEN": OPERATOR, "CLEANUP_WEB_VIEWER_TOKEN": V
 
 
 @contextmanager
-def page(platform: real.Platform) -> Generator[TestClient]:
+def page(platform: real.Platform) -> Generator[Client]:
     """The page in this process, over what the platform's own processes know."""
     platform.state.mkdir(mode=0o700, exist_ok=True)
     settings = load_settings({**platform.environment, **_TOKENS})
-    with TestClient(create_app(settings, tokens_of(settings)), ORIGIN, headers=bearer(OPERATOR)) as client:
+    with asking(create_app(settings, tokens_of(settings)), ORIGIN, headers=bearer(OPERATOR)) as client:
         yield client
 
 
-def status_of(client: TestClient, run_id: str) -> str:
+def status_of(client: Client, run_id: str) -> str:
     return client.get(f"{API}/runs/{run_id}").json()["run"]["status"]
 
 
@@ -57,7 +62,7 @@ def test_a_whole_cleanup_over_the_api(tmp_path: Path) -> None:
         assert status_of(client, dry) == "done"
 
 
-def _queue_one(platform: real.Platform, client: TestClient) -> str:
+def _queue_one(platform: real.Platform, client: Client) -> str:
     """Without a daemon a run waits: it is shown, it is the only one, and a repeated request is the same one."""
     asked: dict[str, Any] = {"cleanup_type": "manual", "dry_run": True}
     first = client.post(f"{API}/run", json=asked, headers={"Idempotency-Key": "one"}).json()
@@ -81,7 +86,7 @@ def _queue_one(platform: real.Platform, client: TestClient) -> str:
     return run_id
 
 
-def _clean_and_undo(platform: real.Platform, client: TestClient, dry: str) -> None:
+def _clean_and_undo(platform: real.Platform, client: Client, dry: str) -> None:
     eventually("the dry run ends", lambda: status_of(client, dry) == "done", 90)
     assert platform.files == real.EXPIRED | real.KEPT
     plan = client.get(f"{API}/plans/{dry}").json()["plan"]
@@ -149,3 +154,27 @@ def test_a_database_that_goes_away_and_comes_back(tmp_path: Path) -> None:
     finally:
         server.cleanup()
         shutil.rmtree(data)
+
+
+def test_dagster_and_the_page_are_served_together_and_end_together(tmp_path: Path) -> None:
+    home = tmp_path / "platform"
+    home.mkdir()
+    platform = real.Platform(home)
+    dagster, port = real.free_port(), real.free_port()
+    platform.extra |= {"DAGSTER_WEBSERVER_URL": f"http://127.0.0.1:{dagster}", "CLEANUP_WEB_PORT": str(port)}
+    with real.started(platform, "python", "-m", "cleanup_dagster.together") as (process, log):
+
+        def is_ready() -> bool:
+            assert process.poll() is None, log.read_text()
+            with contextlib.suppress(httpx.HTTPError):
+                return httpx.get(f"http://127.0.0.1:{port}/readyz", timeout=30).status_code == 200
+            return False
+
+        eventually("all three answer", is_ready, 180)
+        os.kill(process.pid, signal.SIGINT)
+        assert process.wait(60) == 0
+        said = log.read_text()
+        for port_of in (dagster, port):
+            assert f"http://127.0.0.1:{port_of}" in said
+            with socket.socket() as again:
+                assert again.connect_ex(("127.0.0.1", port_of)) != 0

@@ -1,3 +1,6 @@
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownParameterType=false
+# pyright: reportUnknownArgumentType=false, reportMissingTypeArgument=false, reportAttributeAccessIssue=false
+# schemathesis leaves the parameters of its generic classes open.
 """The API keeps what its own description promises, whoever asks: attacked by schemathesis with its checks."""
 
 from collections.abc import Generator
@@ -31,7 +34,7 @@ def api(platform: Platform) -> Generator[schemathesis.BaseSchema]:
 @pytest.mark.parametrize("mode", [GenerationMode.POSITIVE, GenerationMode.NEGATIVE], ids=["valid", "invalid"])
 @pytest.mark.parametrize(
     ("headers", "examples"),
-    [(bearer(OPERATOR), 12), (bearer(VIEWER), 6), ({}, 3)],
+    [(bearer(OPERATOR), 6), (bearer(VIEWER), 3), ({}, 2)],
     ids=["operator", "viewer", "nobody"],
 )
 def test_what_is_promised_is_kept(
@@ -45,7 +48,7 @@ def test_what_is_promised_is_kept(
             deadline=None,
             database=None,
             derandomize=True,
-            suppress_health_check=list(HealthCheck),
+            suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much, HealthCheck.data_too_large],
             phases=[Phase.generate],
         )
         @given(case=found.ok().as_strategy(mode))

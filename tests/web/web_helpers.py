@@ -5,10 +5,11 @@ import os
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
+from httpx import Client
 
 from cleanup_dagster.settings import Settings, load_settings
 from cleanup_dagster.web.app import create_app
@@ -73,7 +74,12 @@ def bearer(token: str) -> dict[str, str]:
     return {"Authorization": f"Bearer {token}"}
 
 
-def log_in(client: TestClient, token: str = OPERATOR) -> str:
+def asking(app: FastAPI, base_url: str = ORIGIN, **more: Any) -> Client:
+    """Somebody who asks the page, in this process. Starlette's client is one of httpx, which its types do not say."""
+    return cast("Client", TestClient(app, base_url, raise_server_exceptions=False, **more))
+
+
+def log_in(client: Client, token: str = OPERATOR) -> str:
     """Begin a session in the client's cookies, and return its CSRF token."""
     answered = client.post("/login", json={"token": token})
     assert answered.status_code == 200, answered.text

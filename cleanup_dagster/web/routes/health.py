@@ -19,8 +19,8 @@ _READY = {"database": "ok", "dagster": "ok"}
 
 
 @router.get("/healthz", responses=ok({"status": "alive"}))
-def alive() -> Response:
-    """Say that the process answers; it asks nobody else."""
+async def alive() -> Response:
+    """Say that the process answers. It asks nobody else, and waits for no thread that may be waiting for a database."""
     return reply({"success": True, "status": "alive"})
 
 

@@ -3,6 +3,7 @@
 import time
 from typing import Annotated, Any
 
+import msgspec
 from fastapi import APIRouter, Query, Request, Response
 from msgspec import structs
 
@@ -52,14 +53,13 @@ _OVERVIEW = {
 def stats(request: Request) -> Response:
     """Return what was cleaned so far by data type, the latest rows of the audit, and the figures of the overview."""
     parts = parts_of(request)
-    return reply(
-        {
-            "success": True,
-            "stats": _by_type(parts),
-            "history": [of_audit(row) for row in parts.platform.records.history(_LATEST)],
-            "overview": _overview(parts),
-        }
-    )
+
+    def make() -> bytes:
+        history = [of_audit(row) for row in parts.platform.records.history(_LATEST)]
+        document = {"success": True, "stats": _by_type(parts), "history": history, "overview": _overview(parts)}
+        return msgspec.json.encode(document)
+
+    return Response(parts.glance.of(make), media_type="application/json")
 
 
 @router.get(
