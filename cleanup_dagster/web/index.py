@@ -13,8 +13,10 @@ import threading
 from array import array
 from bisect import bisect_right
 from collections import OrderedDict
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Generator, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from queue import LifoQueue
 from typing import Any, NamedTuple
 
 import msgspec
@@ -111,9 +113,12 @@ class FileIndex:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._local = threading.local()
-        self._connections: list[sqlite3.Connection] = []
-        conn = self._connection()
+        # One more than there are processors: a search, of which there is one at a time, must not keep a page waiting.
+        self._connections = [_open(path) for _ in range((os.cpu_count() or 1) + 1)]
+        self._idle: LifoQueue[sqlite3.Connection] = LifoQueue()
+        for opened in self._connections:
+            self._idle.put(opened)
+        conn = self._connections[0]
         ((self.made_ns,),) = conn.execute("SELECT made_ns FROM meta")
         ((self.files,),) = conn.execute("SELECT coalesce(max(rank), 0) FROM by_path")
         self.facets = [
@@ -127,7 +132,6 @@ class FileIndex:
             order.sum_up()
         self._found: OrderedDict[tuple[str, tuple[int, ...], str], tuple[array[int], int]] = OrderedDict()
         self._searching = threading.Lock()
-        self._reading = threading.BoundedSemaphore(os.cpu_count() or 1)
 
     def remove(self) -> None:
         """Close every connection and remove the file; only when nobody reads any more."""
@@ -145,11 +149,12 @@ class FileIndex:
         young = self._younger(moment_ns)
         block = young // BLOCK
         before = order.tally_before(numbers, block)
-        partly = self._connection().execute(
-            f"SELECT count(*), coalesce(sum(size), 0) FROM by_age WHERE rank > ? AND rank <= ? AND {_among(numbers)}",  # noqa: S608
-            (block * BLOCK, young),
-        )
-        ((files, size),) = partly
+        with self._connection() as conn:
+            ((files, size),) = conn.execute(
+                "SELECT count(*), coalesce(sum(size), 0) FROM by_age "  # noqa: S608
+                f"WHERE rank > ? AND rank <= ? AND {_among(numbers)}",
+                (block * BLOCK, young),
+            )
         everything = order.total(numbers)
         return Tally(everything.files - before.files - files, everything.bytes - before.bytes - size)
 
@@ -204,14 +209,13 @@ class FileIndex:
                 self._found.move_to_end(key)
                 return self._found[key]
             escaped = text.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
-            ids, size = array("q"), 0
-            for number, bytes_ in self._connection().execute(
-                f"SELECT id, size FROM files WHERE path LIKE ? ESCAPE '\\' AND {_among(numbers)} "  # noqa: S608
-                f"ORDER BY {ORDERS[sort]}",
-                (f"%{escaped}%",),
-            ):
-                ids.append(number)
-                size += bytes_
+            with self._connection() as conn:
+                ((found, size),) = conn.execute(
+                    "SELECT json_group_array(id), coalesce(sum(size), 0) FROM (SELECT id, size FROM files "  # noqa: S608
+                    f"WHERE path LIKE ? ESCAPE '\\' AND {_among(numbers)} ORDER BY {ORDERS[sort]})",
+                    (f"%{escaped}%",),
+                ).fetchall()
+            ids = array("q", msgspec.json.decode(found))
             self._found[key] = ids, size
             if len(self._found) > _SEARCHES:
                 self._found.popitem(last=False)
@@ -219,14 +223,14 @@ class FileIndex:
 
     def _younger(self, moment_ns: int) -> int:
         """Return how many files count their age from that moment or later, by halving."""
-        conn = self._connection()
         low, high = 0, self.files
-        while low < high:
-            middle = (low + high) // 2
-            ((since_ns,),) = conn.execute(
-                "SELECT since_ns FROM by_age JOIN files ON files.id = by_age.file WHERE rank = ?", (middle + 1,)
-            )
-            low, high = (middle + 1, high) if since_ns >= moment_ns else (low, middle)
+        with self._connection() as conn:
+            while low < high:
+                middle = (low + high) // 2
+                ((since_ns,),) = conn.execute(
+                    "SELECT since_ns FROM by_age JOIN files ON files.id = by_age.file WHERE rank = ?", (middle + 1,)
+                )
+                low, high = (middle + 1, high) if since_ns >= moment_ns else (low, middle)
         return low
 
     def _rows(self, ids: Sequence[int]) -> list[Row]:
@@ -260,24 +264,28 @@ class FileIndex:
         """Return the column `one` of a query, row by row, in a single step of SQLite.
 
         Each step gives the interpreter's lock away and waits for it again: with forty threads, row by row, a page took
-        fifteen seconds. For the same reason no more threads read at a time than there are processors.
+        fifteen seconds. For the same reason there are no more connections than processors can be busy with.
         """
-        with self._reading:
-            gathered = self._connection().execute(f"SELECT json_group_array(json(one)) FROM ({query})", values)  # noqa: S608
+        with self._connection() as conn:
+            gathered = conn.execute(f"SELECT json_group_array(json(one)) FROM ({query})", values)  # noqa: S608
             ((text,),) = gathered.fetchall()
         return msgspec.json.decode(text)
 
-    def _connection(self) -> sqlite3.Connection:
-        """Return this thread's connection. Mapped into memory, all of them share what was read."""
-        conn: sqlite3.Connection | None = getattr(self._local, "connection", None)
-        if conn is None:
-            conn = sqlite3.connect(f"file:{self._path}?mode=ro&immutable=1", uri=True, check_same_thread=False)
-            conn.execute("PRAGMA mmap_size = 2147483648").close()
-            conn.execute("PRAGMA cache_size = -256").close()
-            conn.execute("PRAGMA query_only = ON").close()
-            self._local.connection = conn
-            self._connections.append(conn)
-        return conn
+    @contextmanager
+    def _connection(self) -> Generator[sqlite3.Connection]:
+        """Lend one of a few connections: each maps the whole file into memory once more, and counts it as its own."""
+        conn = self._idle.get()
+        try:
+            yield conn
+        finally:
+            self._idle.put(conn)
+
+
+def _open(path: Path) -> sqlite3.Connection:
+    conn = sqlite3.connect(f"file:{path}?mode=ro&immutable=1", uri=True, check_same_thread=False)
+    for pragma in ("mmap_size = 2147483648", "cache_size = -256", "query_only = ON"):
+        conn.execute(f"PRAGMA {pragma}").close()
+    return conn
 
 
 def _among(numbers: Collection[int]) -> str:

@@ -1,10 +1,10 @@
 """The lists of files agree with the scan that they come from, in every order, under every filter, on every page."""
 
 import random
-import sqlite3
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 from httpx import Client
@@ -25,7 +25,7 @@ from cleanup_dagster.web.indexing import BLOCK, Material, make_index
 
 NOW = 1_800_000_000 * 10**9
 FILES = 3 * BLOCK + 17
-KEYS = {
+KEYS: dict[str, Callable[[Row], Any]] = {
     "path": lambda row: row.path,
     "age": lambda row: (-row.since_ns, row.path),
     "size": lambda row: (row.size, row.path),
@@ -145,7 +145,6 @@ def test_a_damaged_plan_makes_no_index(tmp_path: Path) -> None:
 
 def test_deep_pages_read_as_little_as_the_first(index: FileIndex) -> None:
     """Counted in steps of SQLite's machine, which do not depend on how busy this one is."""
-    conn: sqlite3.Connection = index._connection()
 
     def steps(start: int) -> int:
         counted = 0
@@ -154,9 +153,11 @@ def test_deep_pages_read_as_little_as_the_first(index: FileIndex) -> None:
             nonlocal counted
             counted += 1
 
-        conn.set_progress_handler(count, 100)
+        for conn in index._connections:  # pyright: ignore[reportPrivateUsage]
+            conn.set_progress_handler(count, 100)
         index.page(Filter(data_type="temp_files"), "age", start, 20, descending=False)
-        conn.set_progress_handler(None, 0)
+        for conn in index._connections:  # pyright: ignore[reportPrivateUsage]
+            conn.set_progress_handler(None, 0)
         return counted
 
     total = index.page(Filter(data_type="temp_files"), "age", 0, 1, descending=False).matching.files
