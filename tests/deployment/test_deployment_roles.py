@@ -118,6 +118,10 @@ def test_the_worker_can_only_add_to_the_audit_and_change_no_policy(database: URL
 def test_the_operator_changes_policies_and_holds_and_nothing_else(database: URL, environ: dict[str, str]) -> None:
     environ["CLEANUP_DATABASE_URL"] = _as(database, "cleanup_operator").render_as_string(hide_password=False)
     with open_service(load_settings(environ)) as service:
+        scan = service.begin(Request("scan-1", CleanupType.MANUAL, dry_run=True, executed_by="anna"))
+        checked = service.check(scan, [service.scan(scan, name) for name in scan.targets])
+        assert checked.plans[0].deletable.files == 1
+        assert not service.audit(checked, []).problems
         service.records.change_policies(["dbt_logs"], "anna", retention_days=14)
         service.records.reset_policies("anna")
         assert service.records.release(service.records.hold("/srv/**", "audit", "anna"))
@@ -125,7 +129,8 @@ def test_the_operator_changes_policies_and_holds_and_nothing_else(database: URL,
         database,
         "cleanup_operator",
         "INSERT INTO cleanup_audit (data_type) VALUES ('x')",
-        "UPDATE cleanup_runs SET status = 'done'",
+        "DELETE FROM cleanup_runs",
+        "INSERT INTO cleanup_run_targets (run_id) VALUES ('x')",
         "DELETE FROM cleanup_policies",
         "UPDATE cleanup_policy_changes SET changed_by = 'nobody'",
     )
