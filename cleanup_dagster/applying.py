@@ -1,24 +1,29 @@
 """Carrying out a plan: one target's backup with its committed intent, then its deletion, each under the live lock."""
 
 import time
-from contextlib import ExitStack, closing
+from collections.abc import Sequence
+from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 
 from msgspec import structs
 
 from cleanup_dagster.backups.files import BackupError, open_file_backups, replica_of
 from cleanup_dagster.backups.manifest import (
+    WHOLE,
     Header,
     Kind,
     ManifestError,
     ManifestRef,
-    read_manifest,
+    Part,
+    join_segments,
+    segment_of,
     verify_manifest,
     write_manifest,
 )
-from cleanup_dagster.backups.packed import ArchiveBackups, archive_name
-from cleanup_dagster.backups.store import Store
-from cleanup_dagster.collectors.deletion import Totals, back_up, delete
+from cleanup_dagster.backups.packed import remove_archives
+from cleanup_dagster.carrying import BackUpTask, Copied, DeleteTask, back_up_part, delete_part
+from cleanup_dagster.collectors.deletion import CurrentHolds, Totals
 from cleanup_dagster.database import run_targets
 from cleanup_dagster.database.engine import reading
 from cleanup_dagster.database.errors import DatabaseUnavailable
@@ -27,12 +32,13 @@ from cleanup_dagster.database.run_targets import Intent
 from cleanup_dagster.filesystem.names import to_text
 from cleanup_dagster.filesystem.place import place_of
 from cleanup_dagster.filesystem.quarantine import open_quarantine
-from cleanup_dagster.filesystem.tree import Directories, open_root
-from cleanup_dagster.handles import BackedUp, Deleted, Plan, merge, total
+from cleanup_dagster.filesystem.tree import open_root
+from cleanup_dagster.handles import BackedUp, Counts, Deleted, Plan, counts_of, merge, total
 from cleanup_dagster.installation import Installation, Progress, RunRefusedError
 from cleanup_dagster.retention.holds import HoldMatcher
-from cleanup_dagster.retention.models import Receipt, Tally, Verdict
-from cleanup_dagster.settling import Settled, counts_of, discard_target, settle_target, slots_of
+from cleanup_dagster.retention.models import Tally
+from cleanup_dagster.settling import Settled, discard_target, settle_target, slots_of
+from cleanup_dagster.workers import WORTH_WORKERS, Job, results_of, run_shards
 
 _HEARTBEAT_SECONDS = 2.0  # a commit per batch would cost 15 us a file on SQLite
 
@@ -48,6 +54,7 @@ def back_up_target(installation: Installation, plan: Plan, progress: Progress) -
     installation.require_live(plan.run)
     verify_manifest(plan.manifest)
     run_id, state = plan.run.request.run_id, installation.state
+<<<<<<< HEAD
     request = plan.run.request
     directory = "" if request.skip_backup else str(installation.backup_directory(request))
     with ExitStack() as stack:
@@ -58,23 +65,81 @@ def back_up_target(installation: Installation, plan: Plan, progress: Progress) -
         store: Store | None = kept
         if kept is not None and installation.writes_archives(request, plan.target):
             store = stack.enter_context(closing(ArchiveBackups(kept, run_id, plan.target)))
+=======
+    directory = "" if plan.run.request.skip_backup else str(installation.settings.backup.directory)
+    with open_root(Path(plan.root)) as root:
+>>>>>>> 17687a3 (Worker processes back up and delete, too; manifests that several processes share and that are searched by path)
         header = structs.replace(_header(installation, plan, Kind.RECEIPTS, directory), place=place_of(root))
-        receipts = stack.enter_context(write_manifest(state.receipts(run_id, plan.target), header))
-        header = _header(installation, plan, Kind.OUTCOMES)
-        skipped = stack.enter_context(write_manifest(state.skipped(run_id, plan.target), header))
-        verdicts = read_manifest(Path(plan.manifest.path), Verdict)
-        alive = _with_heartbeat(installation, plan, progress)
-        copied, totals = back_up(verdicts, directories, store, receipts, skipped, alive)
-        skipped.close()
-        reference = receipts.close()
-        if kept is not None and copied:
-            kept.keep_replica(Path(reference.path), plan.target)
+    task = BackUpTask(
+        plan.manifest,
+        run_id,
+        plan.target,
+        plan.root,
+        directory,
+        installation.target(plan.target).format == "archive",
+        state.receipts(run_id, plan.target),
+        header,
+        state.skipped(run_id, plan.target),
+        _header(installation, plan, Kind.OUTCOMES),
+        WHOLE,
+    )
+    alive = _with_heartbeat(installation, plan, progress)
+    with ExitStack() as stack:
+        # The parts' copies are swept here, too: one of them may have been killed.
+        kept = stack.enter_context(open_file_backups(Path(directory), run_id)) if directory else None
+        parts = _parts(installation, plan.deletable.files)
+        done = back_up_part(task, alive) if len(parts) == 1 else _back_up_in_parts(installation, task, parts, alive)
+        if kept is not None and done.copied:
+            kept.keep_replica(task.receipts, plan.target)
         elif kept is not None:
-            kept.remove(archive_name(run_id, plan.target))
-    if not copied:
-        return BackedUp(plan, None, copied, counts_of(totals))
-    _commit_intent(installation, plan, reference, total(copied.values()), directory)
-    return BackedUp(plan, reference, copied, counts_of(totals))
+            remove_archives(kept, run_id, plan.target)
+    if not done.copied:
+        return BackedUp(plan, None, done.copied, done.counts)
+    _commit_intent(installation, plan, done.receipts, total(done.copied.values()), directory)
+    return BackedUp(plan, done.receipts, done.copied, done.counts)
+
+
+def _parts(installation: Installation, files: int) -> list[Part]:
+    """Return the parts that are carried out side by side: one, unless there are enough files to pay for more."""
+    of = installation.settings.workers if files >= WORTH_WORKERS else 1
+    return [Part(number, of) for number in range(of)]
+
+
+def _back_up_in_parts(
+    installation: Installation, task: BackUpTask, parts: Sequence[Part], progress: Progress
+) -> Copied:
+    with (
+        write_manifest(task.receipts, task.receipts_header) as receipts,
+        write_manifest(task.skipped, task.skipped_header) as skipped,
+    ):
+        receipts.sync()  # before the first copy: where its segments are not joined, they are found by it
+        jobs = [
+            Job(
+                "back_up",
+                structs.replace(
+                    task,
+                    receipts=segment_of(task.receipts, part.number),
+                    receipts_header=None,
+                    skipped=segment_of(task.skipped, part.number),
+                    skipped_header=None,
+                    part=part,
+                ),
+            )
+            for part in parts
+        ]
+        ended = run_shards(jobs, progress, partial(progress, 0), installation.kept_open)
+        done = results_of(ended, Copied)
+        copied, counts = dict[str, Tally](), dict[str, Counts]()
+        for one in done:
+            counts = merge(counts, one.counts)
+            for data_type, tally in one.copied.items():
+                copied[data_type] = copied.get(data_type, Tally()).plus(tally.files, tally.bytes)
+        return Copied(
+            join_segments(receipts, [one.receipts for one in done]),
+            join_segments(skipped, [one.skipped for one in done]),
+            copied,
+            counts,
+        )
 
 
 def _commit_intent(
@@ -141,7 +206,6 @@ def delete_target(installation: Installation, backed_up: BackedUp, progress: Pro
     if intent is None or intent.sha256 != receipts.sha256:
         raise RunRefusedError(f"the intent of {plan.target} is not the one in the database; nothing of it was deleted")
     verify_manifest(receipts)
-    totals = Totals()
     alive = _with_heartbeat(installation, plan, progress)
 
     def current_holds() -> HoldMatcher:
@@ -149,38 +213,56 @@ def delete_target(installation: Installation, backed_up: BackedUp, progress: Pro
         with reading(installation.database) as conn:
             return HoldMatcher(load_holds(conn), to_text(plan.root), plan.run.now_ns)
 
-    with ExitStack() as stack:
-        root = stack.enter_context(open_root(Path(plan.root)))
-        directories = stack.enter_context(closing(Directories(root)))
-        quarantine = stack.enter_context(open_quarantine(root))
-        header = _header(installation, plan, Kind.OUTCOMES)
-        outcomes = stack.enter_context(write_manifest(state.outcomes(run_id, plan.target), header))
-        delete(
-            read_manifest(Path(receipts.path), Receipt),
-            directories,
-            quarantine,
-            slots_of(intent),
-            current_holds,
-            outcomes,
-            totals,
-            alive,
-            remove_empty_directories=installation.target(plan.target).remove_empty_dirs,
-        )
-        outcomes.close()
+    with open_root(Path(plan.root)) as root, open_quarantine(root) as quarantine:
+        tasks = [
+            DeleteTask(
+                receipts.path,
+                plan.root,
+                (quarantine.fd, quarantine.name),
+                slots_of(intent),
+                state.outcomes(run_id, plan.target, part),
+                structs.replace(_header(installation, plan, Kind.OUTCOMES), part=part),
+                current_holds(),
+                installation.target(plan.target).remove_empty_dirs,
+            )
+            for part in _parts(installation, receipts.rows)
+        ]
+        if len(tasks) == 1:
+            totals = delete_part(tasks[0], current_holds, alive)
+        else:
+            totals = _delete_in_parts(installation, tasks, current_holds, alive)
     return Deleted(
         plan,
         backed_up.copied,
-        merge(backed_up.counts, counts_of(totals)),
+        merge(backed_up.counts, counts_of(totals.by_state)),
         tuple(sorted(totals.open_checks)),
         totals.directories_removed,
     )
 
 
+<<<<<<< HEAD
 def _require_backups(intent: Intent) -> None:
     """Raise BackupError unless the copies' directory still is where it was: a disk may be unmounted in mid-run."""
     directory = intent.backup_directory
     if directory and not replica_of(Path(directory), intent.run_id, intent.target).is_file():
         raise BackupError(f"the copies in {directory} are not there any more, so no further deletion is started")
+=======
+def _delete_in_parts(
+    installation: Installation, tasks: Sequence[DeleteTask], current_holds: CurrentHolds, progress: Progress
+) -> Totals:
+    """Delete in worker processes, which hear of the holds as they are now, and no longer of them when that is over."""
+
+    def tick() -> HoldMatcher:
+        progress(0)
+        return current_holds()
+
+    jobs = [Job("delete", task) for task in tasks]
+    inherited = (*installation.kept_open, tasks[0].quarantine[0])
+    totals = Totals()
+    for part in results_of(run_shards(jobs, progress, tick, inherited), Totals):
+        totals.merge(part)
+    return totals
+>>>>>>> 17687a3 (Worker processes back up and delete, too; manifests that several processes share and that are searched by path)
 
 
 def _header(installation: Installation, plan: Plan, kind: Kind, directory: str = "") -> Header:

@@ -231,6 +231,14 @@ _TROUBLE = {
 }
 
 
+def counts_of(by_state: Mapping[tuple[str, State], Tally]) -> dict[str, Counts]:
+    """Return tallies by data type and state as counts by data type."""
+    states: dict[str, dict[State, Tally]] = {}
+    for (data_type, state), tally in by_state.items():
+        states.setdefault(data_type, {})[state] = tally
+    return {data_type: Counts(of_type) for data_type, of_type in states.items()}
+
+
 def merge(one: Mapping[str, Counts], other: Mapping[str, Counts]) -> dict[str, Counts]:
     """Return the counts by data type of both together."""
     merged = dict(one)

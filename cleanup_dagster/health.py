@@ -148,8 +148,8 @@ def _interrupted(installation: Installation) -> Finding:
         unfinished = unfinished_live_runs(conn)
     if not unfinished:
         return Finding("runs", Health.OK, "none was interrupted, none is at work")
-    with installation.state.lock() as free:
-        at_work = not free
+    with installation.state.lock() as lock:
+        at_work = lock is None
     run = unfinished[-1]
     where = f"run {run.run_id[:8]} of process {run.pid} on {run.host}"
     if at_work:

@@ -48,11 +48,12 @@ class Installation:
         self.clock = clock
         self._held = ExitStack()
         self._advisory: AdvisoryLock | None = None
+        self._lock: int | None = None
 
     def close(self) -> None:
         """Let go of the lock of live runs, should this process hold it."""
         self._held.close()
-        self._advisory = None
+        self._advisory = self._lock = None
 
     def target(self, name: str) -> Target:
         """Return the configured target of that name. Raises RunRefusedError when it is configured no longer."""
@@ -109,12 +110,17 @@ class Installation:
         if self._advisory is not None:
             return
         with ExitStack() as taking:
-            free = taking.enter_context(self.state.lock())
-            advisory = taking.enter_context(advisory_lock(self.database)) if free else None
+            lock = taking.enter_context(self.state.lock())
+            advisory = taking.enter_context(advisory_lock(self.database)) if lock is not None else None
             if not advisory:
                 raise RunLockedError(self._who_is_at_work())
-            self._advisory = advisory
+            self._advisory, self._lock = advisory, lock
             self._held = taking.pop_all()
+
+    @property
+    def kept_open(self) -> tuple[int, ...]:
+        """The descriptors that worker processes inherit: while one of them lives, the lock of live runs is held."""
+        return () if self._lock is None else (self._lock,)
 
     def require_live(self, run: Run) -> None:
         """Hold the lock for a step that changes something.

@@ -101,7 +101,8 @@ def judge_target(task: JudgeTask, progress: Progress, reviewed: Iterator[Candida
 
 def join_judged(parts: Sequence[Judged], path: Path, header: Header) -> Judged:
     """Join what shards judged: their segments become the manifest at `path`, their sums one."""
-    manifest = join_segments(path, header, [part.manifest for part in parts])
+    with write_manifest(path, header) as writer:
+        manifest = join_segments(writer, [part.manifest for part in parts])
     scanned, expired, kept = Tally(), dict[str, Tally](), dict[Reason, Tally]()
     present: dict[str, Stock] = {}
     for part in parts:
@@ -165,7 +166,7 @@ def _unless_put_back(verdict: Verdict, collector: Collector, directories: Direct
 
 def _write(verdicts: Iterator[Verdict], path: Path, header: Header, *, segment: bool = False) -> Judged:
     sums = _Sums()
-    with write_manifest(path, header, segment=segment) as manifest:
+    with write_manifest(path, None if segment else header) as manifest:
         for verdict in verdicts:
             manifest.write(verdict)
             sums.add(verdict)

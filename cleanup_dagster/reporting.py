@@ -4,7 +4,7 @@ import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from cleanup_dagster.backups.manifest import ManifestError, read_manifest
+from cleanup_dagster.backups.manifest import ManifestError, read_header, read_manifest
 from cleanup_dagster.database import audit, run_targets
 from cleanup_dagster.database.audit import AuditRow
 from cleanup_dagster.database.runs import RunStatus, RunTotals, finish_run
@@ -158,10 +158,19 @@ def _item_lines(installation: Installation, report: Report) -> Iterator[str]:
         for outcome in _rows_of(installation.state.skipped(run_id, target)):
             yield f"{outcome.state.value}  {root}/{outcome.path}  {outcome.detail}"
         receipts = installation.state.receipts(run_id, target)
-        places = read_manifest(receipts, Receipt, torn=True) if receipts.exists() else iter(())
-        for outcome, receipt in zip(_rows_of(installation.state.outcomes(run_id, target)), places, strict=False):
-            where = f"backup {receipt.backup}" if receipt.backup else "no backup"
-            yield f"{outcome.state.value}  {root}/{outcome.path}  {outcome.detail or where}"
+        for outcomes in installation.state.own_outcomes(run_id, target):
+            for outcome, receipt in zip(_rows_of(outcomes), _receipts_of(outcomes, receipts), strict=False):
+                where = f"backup {receipt.backup}" if receipt.backup else "no backup"
+                yield f"{outcome.state.value}  {root}/{outcome.path}  {outcome.detail or where}"
+
+
+def _receipts_of(outcomes: Path, receipts: Path) -> Iterator[Receipt]:
+    """Yield the receipts that the rows of some outcomes tell of, in their order."""
+    try:
+        part = read_header(outcomes).part
+    except ManifestError:
+        return
+    yield from read_manifest(receipts, Receipt, part, torn=True)
 
 
 def _rows_of(path: Path) -> Iterator[Outcome]:

@@ -194,9 +194,9 @@ def _restore_set(
         path = installation.state.restored(request.run_id, kept.target)
         manifest = stack.enter_context(write_manifest(path, header))
         restorer = stack.enter_context(closing(Restorer(root, store, dry_run=request.dry_run)))
-        spared = bytearray(kept.rows) if selection.has_paths else _spared(installation, kept)
+        spared = bytearray() if selection.has_paths else _spared(installation, kept)
         for receipt in read_manifest(Path(kept.manifest), Receipt):
-            if selection.takes(root_text, receipt) and not spared[receipt.number]:
+            if selection.takes(root_text, receipt) and not any(spared[receipt.number : receipt.number + 1]):
                 restored = restorer.restore(receipt)
                 found.add(restored)
                 manifest.write(restored)
@@ -209,9 +209,11 @@ def _spared(installation: Installation, kept: KeptBackups) -> bytearray:
 
     Who names a path gets whatever has a backup, whoever removed the file.
     """
-    spared = bytearray(kept.rows)
+    spared = bytearray()
     for manifest in installation.state.all_outcomes(kept.run_id, kept.target):
         for outcome in read_manifest(manifest, Outcome, torn=True):
+            if outcome.number >= len(spared):  # numbers have gaps where several processes gave them
+                spared.extend(bytes(outcome.number + 1 - len(spared)))
             spared[outcome.number] = outcome.state in SKIPPED_STATES
     return spared
 

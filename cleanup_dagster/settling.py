@@ -4,7 +4,7 @@ The receipts are believed when their sha256 is the one the database committed. T
 directory, then in the replica beside the copies, so that losing either directory loses no file.
 """
 
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing, contextmanager
 from itertools import islice
 from pathlib import Path
@@ -13,25 +13,29 @@ from msgspec import Struct, structs
 
 from cleanup_dagster.backups.files import BackupError, open_file_backups, replica_of, why_away
 from cleanup_dagster.backups.manifest import (
+    WHOLE,
     Header,
     Kind,
     ManifestError,
     ManifestRef,
+    Part,
     read_header,
     read_manifest,
+    read_segment,
+    segments_of,
     verify_manifest,
     write_manifest,
 )
-from cleanup_dagster.backups.packed import archive_name
+from cleanup_dagster.backups.packed import remove_archives
 from cleanup_dagster.collectors.deletion import BATCH, Totals, Vouch, discard_backups, recover
 from cleanup_dagster.database.run_targets import Intent
 from cleanup_dagster.filesystem.place import is_same_filesystem, place_of
 from cleanup_dagster.filesystem.quarantine import Quarantine, left_quarantines, reopen_quarantine
 from cleanup_dagster.filesystem.tree import Directories, RootError, RootMissingError, open_root
-from cleanup_dagster.handles import Counts, merge
+from cleanup_dagster.handles import Counts, counts_of, merge
 from cleanup_dagster.installation import Installation
 from cleanup_dagster.retention.holds import HoldMatcher
-from cleanup_dagster.retention.models import Outcome, Receipt, State, Tally
+from cleanup_dagster.retention.models import Outcome, Receipt
 from cleanup_dagster.state import StateDirectory
 
 
@@ -58,26 +62,45 @@ def settle_target(state: StateDirectory, intent: Intent, holds: HoldMatcher, now
     if manifest is None:
         return _without_receipts(intent)
     written = Totals()
-    settled = 0
-    outcomes = state.outcomes(intent.run_id, intent.target)
-    for outcome in read_manifest(outcomes, Outcome, torn=True) if outcomes.exists() else ():
-        written.add(outcome)
-        settled += 1
-    # Without outcomes to count from, any of the receipts may have been carried out; with them, one batch at most.
-    last = settled + BATCH if outcomes.exists() else None
+    begun = [_written(outcomes, written) for outcomes in state.own_outcomes(intent.run_id, intent.target)]
     try:
-        found = _settle(state, intent, manifest, (settled, last), holds, now_ns)
+        found = _settle(state, intent, _doubtful(manifest, begun), manifest, holds, now_ns)
     except RootMissingError:
-        return Settled(counts_of(written), problem=f"{intent.root} is gone with what was left in it")
-    counts = merge(counts_of(written), counts_of(found))
+        return Settled(counts_of(written.by_state), problem=f"{intent.root} is gone with what was left in it")
+    counts = merge(counts_of(written.by_state), counts_of(found.by_state))
     return Settled(counts, tuple(sorted({*written.open_checks, *found.open_checks})))
+
+
+def _written(outcomes: Path, totals: Totals) -> tuple[Part, int]:
+    """Add up what one process wrote, and return which part of the receipts it had begun and how far it came."""
+    settled = 0
+    for outcome in read_manifest(outcomes, Outcome, torn=True):
+        totals.add(outcome)
+        settled += 1
+    try:
+        return read_header(outcomes).part, settled
+    except ManifestError:  # damaged: then any of the receipts may have been carried out
+        return WHOLE, -1
+
+
+def _doubtful(receipts: Path, begun: Sequence[tuple[Part, int]]) -> Iterator[Receipt]:
+    """Yield the receipts that may have been carried out though no outcome says so.
+
+    That is a batch at most of each part that was begun: its outcomes were there before its first file was taken, and
+    are durable after each batch. Where there are none, or damaged ones, it may be any.
+    """
+    if not begun or any(settled < 0 for _, settled in begun):
+        yield from read_manifest(receipts, Receipt)
+        return
+    for part, settled in begun:
+        yield from islice(read_manifest(receipts, Receipt, part), settled, settled + BATCH)
 
 
 def _settle(
     state: StateDirectory,
     intent: Intent,
+    doubtful: Iterator[Receipt],
     manifest: Path,
-    doubtful: tuple[int, int | None],
     holds: HoldMatcher,
     now_ns: int,
 ) -> Totals:
@@ -91,7 +114,7 @@ def _settle(
             _vouching(intent) as vouch,
             write_manifest(state.next_recovery(intent.run_id, intent.target), header) as recovered,
         ):
-            receipts = _with_device(islice(read_manifest(manifest, Receipt), *doubtful), directories.device)
+            receipts = _with_device(doubtful, directories.device)
             found = recover(receipts, directories, quarantine, slots, holds, recovered, vouch)
             if quarantine is not None and (left := quarantine.numbers(slots)):
                 # Outcomes that were damaged, or could not go back at the time, leave files of other batches here.
@@ -202,27 +225,25 @@ def discard_target(installation: Installation, run_id: str, target: str) -> None
         directories = [usual, *filter(Path.is_dir, others)]
     for directory in directories:
         _discard_copies(directory, receipts, run_id, target)
-    receipts.unlink()
+    for manifest in (*segments_of(receipts), receipts):  # last the one without which nobody would look for the others
+        manifest.unlink()
 
 
-def _discard_copies(directory: Path, receipts: Path, run_id: str, target: str) -> None:
+def _discard_copies(directory: Path, manifest: Path, run_id: str, target: str) -> None:
+    def receipts() -> Iterator[Receipt]:
+        yield from read_manifest(manifest, Receipt, torn=True)
+        for segment in segments_of(manifest):
+            yield from read_segment(segment, Receipt)
+
     away = why_away(directory)
-    if away and any(receipt.backup for receipt in read_manifest(receipts, Receipt, torn=True)):
+    if away and any(receipt.backup for receipt in receipts()):
         raise BackupError(
             f"the backup directory {directory} {away}; mount it again, or, were the copies removed on purpose, "
-            f"remove {receipts}"
+            f"remove {manifest}"
         )
     if not directory.is_dir():
         return
     with open_file_backups(directory, run_id) as store:  # sweeps what was staged when it closes
-        discard_backups(read_manifest(receipts, Receipt, torn=True), store)
-        store.remove(archive_name(run_id, target))  # also when no receipt of it was written yet
+        discard_backups(receipts(), store)
+        remove_archives(store, run_id, target)  # also when no receipt of it was written yet
         store.remove_replica(target)
-
-
-def counts_of(totals: Totals) -> dict[str, Counts]:
-    """Return totals by data type."""
-    states: dict[str, dict[State, Tally]] = {}
-    for (data_type, state), tally in totals.by_state.items():
-        states.setdefault(data_type, {})[state] = tally
-    return {data_type: Counts(by_state) for data_type, by_state in states.items()}

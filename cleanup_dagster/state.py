@@ -16,6 +16,7 @@ from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from cleanup_dagster.backups.manifest import WHOLE, Part, segments_of
 from cleanup_dagster.filesystem.locks import host_lock
 from cleanup_dagster.filesystem.private import private_directory, sync_directory
 
@@ -37,14 +38,15 @@ class StateDirectory:
         """Return the installation this directory belongs to, adopting `of_database` when it belongs to none yet."""
         return self._id_once("installation_id", of_database)
 
-    def lock(self) -> contextlib.AbstractContextManager[bool]:
-        """Try for the lock of live runs on this host; the context yields whether it was free."""
+    def lock(self) -> contextlib.AbstractContextManager[int | None]:
+        """Try for the lock of live runs on this host; the context yields its descriptor, or None."""
         return host_lock(self._fd)
 
     def plan(self, run_id: str, target: str) -> Path:
         """Return where the plan of a run's target goes, in a directory that exists, with nothing there yet."""
         path = self._directory("plans", run_id) / f"{target}.jsonl.zst"
-        path.unlink(missing_ok=True)  # a step that is retried plans anew
+        for earlier in (path, *segments_of(path)):  # a step that is retried plans anew
+            earlier.unlink(missing_ok=True)
         return path
 
     def write_saved_plan(self, run_id: str, content: bytes) -> None:
@@ -85,15 +87,19 @@ class StateDirectory:
         """Return where the items are that a run's target could not back up."""
         return self._directory("manifests", run_id) / f"{target}.skipped.jsonl.zst"
 
-    def outcomes(self, run_id: str, target: str) -> Path:
-        """Return where the outcomes of a run's target are, in the order of its receipts."""
-        return self._directory("manifests", run_id) / f"{target}.outcomes.jsonl.zst"
+    def outcomes(self, run_id: str, target: str, part: Part = WHOLE) -> Path:
+        """Return where the outcomes of a run's target, or of a part of it, go: in the order of its receipts."""
+        suffix = "" if part == WHOLE else f"-{part.number}"
+        return self._directory("manifests", run_id) / f"{target}.outcomes{suffix}.jsonl.zst"
+
+    def own_outcomes(self, run_id: str, target: str) -> list[Path]:
+        """Return the outcomes that the processes of a run wrote for a target. A target's name holds no dot."""
+        return sorted((self.path / "manifests" / _checked(run_id)).glob(f"{target}.outcomes*.jsonl.zst"))
 
     def all_outcomes(self, run_id: str, target: str) -> list[Path]:
         """Return the outcomes that a run's target has here: its own, and those that recovery found."""
         directory = self.path / "manifests" / _checked(run_id)
-        own = directory / f"{target}.outcomes.jsonl.zst"
-        return [*filter(Path.exists, [own]), *sorted(directory.glob(f"{target}.recovered-*.jsonl.zst"))]
+        return [*self.own_outcomes(run_id, target), *sorted(directory.glob(f"{target}.recovered-*.jsonl.zst"))]
 
     def restored(self, run_id: str, target: str) -> Path:
         """Return where a restore writes what it put back."""

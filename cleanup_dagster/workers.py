@@ -9,18 +9,24 @@ next batch, and until then they hold the lock of live runs open, so that nobody 
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
 from multiprocessing.connection import Connection, Pipe, wait
-from typing import TypeVar
+from typing import TypeVar, cast
 
 from msgspec import Struct
 
-_TICK_SECONDS = 1.0
+_TICK_SECONDS = 0.5
+#: A worker that has not heard from its parent for so long waits for it: what it knows may be true no more.
+_STALE_SECONDS = 5.0
 #: Files from which worker processes pay: at 15 us a file for judging, a worker's 0.3 s of start-up is earned back here.
 WORTH_WORKERS = 20_000
 
+_STOP = "stop"
+
 Result = TypeVar("Result")
+Message = TypeVar("Message")
 
 
 class WorkerError(Exception):
@@ -43,25 +49,34 @@ class Channel:
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
+        self._heard = time.monotonic()
+        self._message: object | None = None
 
     def progress(self, count: int) -> None:
-        """Report that `count` more items are done. Raises StoppedError when the parent is gone."""
+        """Report that `count` more items are done. Raises StoppedError when nothing more is to be begun."""
         try:
             self._connection.send(("progress", count))
         except OSError:
             raise StoppedError("the parent process is gone") from None
+        self._listen(0)
 
-    def latest(self) -> object | None:
-        """Return the newest message of the parent since the last call, if any. Raises StoppedError as it says."""
-        message: object | None = None
+    def latest(self, known: Message) -> Message:
+        """Return the newest message of the parent, of the kind of `known`, which was the newest before.
+
+        When the last one came too long ago (its database hangs, say) the next is waited for. Raises StoppedError.
+        """
+        self._listen(None if time.monotonic() - self._heard > _STALE_SECONDS else 0)
+        return known if self._message is None else cast("Message", self._message)
+
+    def _listen(self, timeout: float | None) -> None:
         try:
-            while self._connection.poll():
-                message = self._connection.recv()
-                if message == "stop":
+            while self._connection.poll(timeout):
+                message, timeout = self._connection.recv(), 0
+                if message == _STOP:
                     raise StoppedError("the run was stopped")
+                self._message, self._heard = message, time.monotonic()
         except (EOFError, OSError):
             raise StoppedError("the parent process is gone") from None
-        return message
 
 
 class Handle:
@@ -123,24 +138,27 @@ def run_shards(
 ) -> list[object]:
     """Run each job in a worker of its own, and return their results in order; a failed shard's is a WorkerError.
 
-    `tick` is called about once a second; what it returns other than None is sent to every worker. When it raises, the
+    `tick` is called twice a second; what it returns other than None is sent to every worker. When it raises, the
     workers are told to stop after the batch in hand, and it is raised again once they have.
     """
     stopping: BaseException | None = None
+    due = 0.0
     with ExitStack() as stack:
         workers: list[Handle] = []
         for job in jobs:
             workers.append(Handle(job, keep_open))
             stack.callback(workers[-1].close)
         while pending := [worker for worker in workers if not worker.finished]:
-            ready = wait([worker.connection for worker in pending], timeout=_TICK_SECONDS)
+            message: object | None = None
             try:
-                for worker in pending:
-                    if worker.connection in ready:
-                        progress(worker.receive())
-                message = None if stopping else tick()
+                ready = wait([worker.connection for worker in pending], timeout=_TICK_SECONDS)
+                done = sum(worker.receive() for worker in pending if worker.connection in ready)
+                if stopping is None:
+                    progress(done)
+                    if time.monotonic() >= due:
+                        message, due = tick(), time.monotonic() + _TICK_SECONDS
             except BaseException as error:  # noqa: BLE001 raised again below, when no worker is at work any more
-                stopping, message = stopping or error, "stop"
+                stopping, message = stopping or error, _STOP
             if message is not None:
                 for worker in pending:
                     worker.tell(message)

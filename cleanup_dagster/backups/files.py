@@ -18,6 +18,7 @@ from pathlib import Path
 from msgspec import Struct
 
 from cleanup_dagster.backups.archive import FRAME_BYTES, read_member, unpack
+from cleanup_dagster.backups.manifest import WHOLE, Part
 from cleanup_dagster.backups.source import SourceError, read_source
 from cleanup_dagster.filesystem.identity import OPEN_DIRECTORY, OPEN_FILE
 from cleanup_dagster.filesystem.names import split, to_os
@@ -57,10 +58,11 @@ class FileBackups:
     #: Copies stay open until they are durable, so a batch must stay well below 1,024 descriptors.
     batch_files = 128
 
-    def __init__(self, fd: int, path: Path, run_id: str) -> None:
+    def __init__(self, fd: int, path: Path, run_id: str, part: Part = WHOLE) -> None:
         self.path = path
         self._fd = fd
         self._run = run_id
+        self._part = part
         self._parts = 0
         self._staging: int | None = None
         self._open: set[int] = set()
@@ -72,7 +74,7 @@ class FileBackups:
 
         Raises BackupError, or SourceError when it is the file itself that cannot be read.
         """
-        part = f"{self._parts}.part"
+        part = f"{self._part.number}-{self._parts}.part"
         self._parts += 1
         try:
             fd = os.open(
@@ -264,7 +266,7 @@ class FileBackups:
             return default
 
     def sweep(self) -> None:
-        """Remove what this run staged and did not publish."""
+        """Remove what this run, or this part of it, staged and did not publish."""
         if self._staging is not None:
             os.close(self._staging)
             self._staging = None
@@ -274,12 +276,15 @@ class FileBackups:
         except FileNotFoundError:
             return
         try:
+            ours = "" if self._part == WHOLE else f"{self._part.number}-"
             with os.scandir(fd) as entries:
                 for entry in entries:
-                    os.unlink(entry.name, dir_fd=fd)
+                    if entry.name.startswith(ours):
+                        os.unlink(entry.name, dir_fd=fd)
         finally:
             os.close(fd)
-        os.rmdir(name, dir_fd=self._fd)
+        if self._part == WHOLE:  # else other parts may be about to use it
+            os.rmdir(name, dir_fd=self._fd)
 
     def close(self) -> None:
         """Sweep and close."""
@@ -401,10 +406,13 @@ def _read_back(staged: Staged) -> str:
 
 
 @contextmanager
-def open_file_backups(path: Path, run_id: str) -> Generator[FileBackups]:
-    """Open the backup directory, creating it. Raises UnsafeDirectoryError when it is not ours alone."""
+def open_file_backups(path: Path, run_id: str, part: Part = WHOLE) -> Generator[FileBackups]:
+    """Open the backup directory for a run, or a part of it, creating it.
+
+    Raises UnsafeDirectoryError when it is not ours alone.
+    """
     with private_directory(path, "backup directory") as fd:
-        store = FileBackups(fd, path, run_id)
+        store = FileBackups(fd, path, run_id, part)
         try:
             yield store
         finally:

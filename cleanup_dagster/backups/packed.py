@@ -1,4 +1,4 @@
-"""The store of format `archive`: one `.tar.zst` per target and run, in the same backup directory as plain copies."""
+"""The store of format `archive`: one `.tar.zst` per target, run and worker, in the backup directory of plain copies."""
 
 import os
 from collections.abc import Iterable
@@ -7,13 +7,24 @@ from msgspec import structs
 
 from cleanup_dagster.backups.archive import ArchiveWriter, Member
 from cleanup_dagster.backups.files import BackupError, FileBackups, Staged
+from cleanup_dagster.backups.manifest import WHOLE, Part
 from cleanup_dagster.filesystem.identity import identify
 from cleanup_dagster.filesystem.names import to_os
 
+#: More archives than a target's run can have: the settings allow as many worker processes.
+_PARTS_MAX = 64
 
-def archive_name(run_id: str, target: str) -> str:
-    """Return the name of the archive of a run's target: unique, and known even when no receipt was written."""
-    return f"{target}.{run_id}.tar.zst"
+
+def archive_name(run_id: str, target: str, part: Part = WHOLE) -> str:
+    """Return the name of the archive of a run's target, or of a part of it."""
+    return f"{target}.{run_id}.tar.zst" if part == WHOLE else f"{target}.{run_id}.{part.number}.tar.zst"
+
+
+def remove_archives(directory: FileBackups, run_id: str, target: str) -> None:
+    """Remove all archives of a run's target, those that no receipt names yet, too. Raises OSError."""
+    directory.remove(archive_name(run_id, target))
+    for number in range(_PARTS_MAX):
+        directory.remove(archive_name(run_id, target, Part(number, _PARTS_MAX)))
 
 
 class ArchiveBackups:
@@ -22,9 +33,9 @@ class ArchiveBackups:
     #: About 8 MB of ordinary small files between two commits.
     batch_files = 8_192
 
-    def __init__(self, directory: FileBackups, run_id: str, target: str) -> None:
+    def __init__(self, directory: FileBackups, run_id: str, target: str, part: Part = WHOLE) -> None:
         """Create the archive. Raises BackupError."""
-        self._name = archive_name(run_id, target)
+        self._name = archive_name(run_id, target, part)
         self._where = directory.path / self._name
         try:
             self._fd = directory.create(self._name)

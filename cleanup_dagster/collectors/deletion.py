@@ -19,7 +19,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator
 from msgspec import Struct
 
 from cleanup_dagster.backups.files import FileBackups, Staged
-from cleanup_dagster.backups.manifest import ManifestWriter, batches
+from cleanup_dagster.backups.manifest import WHOLE, ManifestWriter, Part, batches
 from cleanup_dagster.backups.source import SourceError
 from cleanup_dagster.backups.store import Store
 from cleanup_dagster.filesystem.busy import BusyError, OpenCheck, claim, still_claimed
@@ -84,15 +84,19 @@ def back_up(
     receipts: ManifestWriter,
     skipped: ManifestWriter,
     progress: Progress,
+    part: Part = WHOLE,
 ) -> tuple[dict[str, Tally], Totals]:
     """Back up what the verdicts delete, and return what was copied, by data type, and what was left out and why.
 
-    Without a `store` (emergency with skip_backup) the receipts say so by an empty place. Raises BackupError when the
-    store cannot be relied on, OSError when a manifest cannot be written: in both cases nothing may be deleted.
+    The receipts' numbers are those of the `part`, so that no two processes give the same. Without a `store` (emergency
+    with skip_backup) the receipts say so by an empty place.
+
+    Raises BackupError when the store cannot be relied on, OSError when a manifest cannot be written: in both cases
+    nothing may be deleted.
     """
     copied: dict[str, Tally] = {}
     totals = Totals()
-    number = itertools.count()
+    number = itertools.count(part.number, part.of)
     size = BATCH if store is None else store.batch_files
     for batch in batches((v for v in verdicts if v.delete), size):
         copying: list[Copying] = []

@@ -8,8 +8,10 @@ from contextlib import contextmanager
 
 
 @contextmanager
-def host_lock(state_fd: int) -> Generator[bool]:
-    """Try for the lock of live runs in the open state directory, and yield whether it was free.
+def host_lock(state_fd: int) -> Generator[int | None]:
+    """Try for the lock of live runs in the open state directory, and yield its descriptor; None when somebody has it.
+
+    Whoever inherits the descriptor holds the lock, too: a worker process that outlives the run by a batch.
 
     The lock is on a file in our own 0700 directory, never on a root itself, where anyone could hold it against us.
     """
@@ -20,8 +22,8 @@ def host_lock(state_fd: int) -> Generator[bool]:
         except OSError as error:
             if error.errno not in {errno.EAGAIN, errno.EWOULDBLOCK}:
                 raise
-            yield False
+            yield None
         else:
-            yield True
+            yield fd
     finally:
         os.close(fd)
