@@ -13,6 +13,7 @@ import argparse
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -111,7 +112,7 @@ class Trees:
 
     def __init__(self, place: Path, files: int, layout: str) -> None:
         self._place, self._files, self._layout = place, files, layout
-        self._master = place / f"{layout}.img"
+        self._master = place / f"{layout}-{files}.img"
         self.filesystem = (
             "ext4 with a journal, on a loop device with direct I/O" if self._image() else filesystem(place)
         )
@@ -120,6 +121,8 @@ class Trees:
         """Make the image; False where that is not permitted."""
         if os.geteuid() != 0 or not shutil.which("mkfs.ext4"):
             return False
+        if self._master.exists():  # by an earlier invocation with the same --place
+            return True
         try:
             with self._master.open("wb") as file:
                 file.truncate((3 << 30) + self._files * 16_000)
@@ -339,15 +342,17 @@ def main() -> None:
     parser.add_argument("--layout", choices=["flat", "nested"], help="default: both")
     parser.add_argument("--only", help="cases, by the beginning of their names, separated by semicolons")
     parser.add_argument("--json", type=Path, help="gather the results in this file")
-    parser.add_argument("--place", type=Path, help="where to work; default: a temporary directory")
+    parser.add_argument("--place", type=Path, help="where to work; the tree stays there for the next time")
     asked = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("stopped"))  # so that what is mounted is unmounted
     wanted = [name.strip() for name in asked.only.split(";")] if asked.only else [""]
     cases = [case for case in CASES if case.startswith(tuple(wanted))]
     known: dict[str, Any] = json.loads(asked.json.read_text()) if asked.json and asked.json.exists() else {}
     console = Console()
     for layout in [asked.layout] if asked.layout else ["nested", "flat"]:
-        with tempfile.TemporaryDirectory(dir=asked.place) as place:
-            trees = Trees(Path(place), asked.files, layout)
+        with ExitStack() as stack:
+            place = asked.place or Path(stack.enter_context(tempfile.TemporaryDirectory()))
+            trees = Trees(place, asked.files, layout)
             of_layout = known.setdefault(f"{layout}, {asked.files:,} files", {"filesystem": "", "results": {}})
             of_layout["filesystem"] = trees.filesystem
             for case in cases:

@@ -23,6 +23,7 @@ from cleanup_dagster.backups.manifest import (
 )
 from cleanup_dagster.backups.packed import remove_archives
 from cleanup_dagster.carrying import BackUpTask, Copied, DeleteTask, back_up_part, delete_part
+from cleanup_dagster.collectors import deletion
 from cleanup_dagster.collectors.deletion import CurrentHolds, Totals
 from cleanup_dagster.database import run_targets
 from cleanup_dagster.database.engine import reading
@@ -54,21 +55,9 @@ def back_up_target(installation: Installation, plan: Plan, progress: Progress) -
     installation.require_live(plan.run)
     verify_manifest(plan.manifest)
     run_id, state = plan.run.request.run_id, installation.state
-<<<<<<< HEAD
     request = plan.run.request
     directory = "" if request.skip_backup else str(installation.backup_directory(request))
-    with ExitStack() as stack:
-        root = stack.enter_context(open_root(Path(plan.root)))
-        directories = stack.enter_context(closing(Directories(root)))
-        # First the store: receipts that were begun without one would have to be settled by opening it after all.
-        kept = stack.enter_context(open_file_backups(Path(directory), run_id)) if directory else None
-        store: Store | None = kept
-        if kept is not None and installation.writes_archives(request, plan.target):
-            store = stack.enter_context(closing(ArchiveBackups(kept, run_id, plan.target)))
-=======
-    directory = "" if plan.run.request.skip_backup else str(installation.settings.backup.directory)
     with open_root(Path(plan.root)) as root:
->>>>>>> 17687a3 (Worker processes back up and delete, too; manifests that several processes share and that are searched by path)
         header = structs.replace(_header(installation, plan, Kind.RECEIPTS, directory), place=place_of(root))
     task = BackUpTask(
         plan.manifest,
@@ -76,7 +65,7 @@ def back_up_target(installation: Installation, plan: Plan, progress: Progress) -
         plan.target,
         plan.root,
         directory,
-        installation.target(plan.target).format == "archive",
+        installation.writes_archives(request, plan.target),
         state.receipts(run_id, plan.target),
         header,
         state.skipped(run_id, plan.target),
@@ -221,7 +210,7 @@ def delete_target(installation: Installation, backed_up: BackedUp, progress: Pro
                 (quarantine.fd, quarantine.name),
                 slots_of(intent),
                 state.outcomes(run_id, plan.target, part),
-                structs.replace(_header(installation, plan, Kind.OUTCOMES), part=part),
+                structs.replace(_header(installation, plan, Kind.OUTCOMES), part=part, batch=deletion.BATCH),
                 current_holds(),
                 installation.target(plan.target).remove_empty_dirs,
             )
@@ -240,13 +229,13 @@ def delete_target(installation: Installation, backed_up: BackedUp, progress: Pro
     )
 
 
-<<<<<<< HEAD
 def _require_backups(intent: Intent) -> None:
     """Raise BackupError unless the copies' directory still is where it was: a disk may be unmounted in mid-run."""
     directory = intent.backup_directory
     if directory and not replica_of(Path(directory), intent.run_id, intent.target).is_file():
         raise BackupError(f"the copies in {directory} are not there any more, so no further deletion is started")
-=======
+
+
 def _delete_in_parts(
     installation: Installation, tasks: Sequence[DeleteTask], current_holds: CurrentHolds, progress: Progress
 ) -> Totals:
@@ -262,7 +251,6 @@ def _delete_in_parts(
     for part in results_of(run_shards(jobs, progress, tick, inherited), Totals):
         totals.merge(part)
     return totals
->>>>>>> 17687a3 (Worker processes back up and delete, too; manifests that several processes share and that are searched by path)
 
 
 def _header(installation: Installation, plan: Plan, kind: Kind, directory: str = "") -> Header:

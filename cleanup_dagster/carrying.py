@@ -102,6 +102,7 @@ def delete_part(task: DeleteTask, current_holds: CurrentHolds, progress: Progres
             totals,
             progress,
             remove_empty_directories=task.remove_empty_directories,
+            batch_files=task.header.batch,  # which is how recovery knows it, whatever its own version thinks
         )
         outcomes.close()
     return totals

@@ -25,6 +25,7 @@ from rich.rule import Rule
 from rich.table import Table
 from rich.text import Text
 
+from cleanup_dagster.backups.files import open_file_backups
 from cleanup_dagster.backups.manifest import read_manifest
 from cleanup_dagster.bootstrap import open_database
 from cleanup_dagster.database.engine import reading
@@ -149,11 +150,12 @@ class Demo:
 
     def _check_backups(self, run_id: str, before: dict[str, Entry], gone: set[str]) -> None:
         copies = 0
-        for place, receipt in self._receipts(run_id):
-            if place in gone:
-                hashed = hash_of(self.platform.backups / to_os(receipt.backup))
-                self._promise(hashed == receipt.sha256 == before[place].content, f"{place} is backed up")
-                copies += 1
+        with open_file_backups(self.platform.backups, run_id) as store:
+            for place, receipt in self._receipts(run_id):
+                if place in gone:
+                    sound = store.problem(receipt) is None and receipt.sha256 == before[place].content
+                    self._promise(sound, f"{place} is backed up")
+                    copies += 1
         self._promise(copies == len(gone), "every file that is gone is backed up")
         self._good(f"{copies} backups hold the bytes that were deleted (sha256 compared).")
         self._say("")
@@ -161,7 +163,7 @@ class Demo:
         self._promise(len(logs) == 1, "a live run writes one log")
         self._show_paths(
             [
-                ("backups", self.platform.backups, "plain copies, kept for 7 days"),
+                ("backups", self.platform.backups, "of operations plain copies, of the rest archives; kept for 7 days"),
                 ("log", logs[0], "each file with its outcome"),
                 ("manifests", self.platform.state / "manifests" / run_id, "the proof, kept for a year"),
                 ("database", self._database, "policies, holds, runs, audit"),

@@ -4,7 +4,8 @@ A restore is a live run of its own: it holds the lock, has its row in `cleanup_r
 hold on what it restores, because the next cleanup would find the very same files expired and delete them again.
 """
 
-from collections.abc import Iterator, Sequence
+import glob
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, closing
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from cleanup_dagster.backups.manifest import (
     Header,
     Kind,
     ManifestRef,
+    find_rows,
     read_manifest,
     verify_manifest,
     write_manifest,
@@ -52,8 +54,15 @@ class Selection:
 
     def __init__(self, request: RestoreRequest) -> None:
         self.has_paths = bool(request.paths)
-        self._paths = [compile_pattern(normalise_pattern(path)) for path in request.paths]
+        self._named = [normalise_pattern(path) for path in request.paths]
+        self._paths = [compile_pattern(path) for path in self._named]
         self._data_types = frozenset(request.data_types)
+
+    def exactly(self, root: str) -> frozenset[str]:
+        """Return the paths below `root` that the request names one by one; empty when it may mean more than those."""
+        if any(glob.has_magic(path) or not path.startswith(f"{root}/") for path in self._named):
+            return frozenset()
+        return frozenset(path[len(root) + 1 :] for path in self._named)
 
     def takes(self, root: str, receipt: Receipt) -> bool:
         """Return whether a file that was deleted below `root` (text form) is wanted."""
@@ -195,13 +204,21 @@ def _restore_set(
         manifest = stack.enter_context(write_manifest(path, header))
         restorer = stack.enter_context(closing(Restorer(root, store, dry_run=request.dry_run)))
         spared = bytearray() if selection.has_paths else _spared(installation, kept)
-        for receipt in read_manifest(Path(kept.manifest), Receipt):
+        for receipt in _receipts(kept, selection.exactly(root_text)):
             if selection.takes(root_text, receipt) and not any(spared[receipt.number : receipt.number + 1]):
                 restored = restorer.restore(receipt)
                 found.add(restored)
                 manifest.write(restored)
                 progress(1)
         manifest.close()
+
+
+def _receipts(kept: KeptBackups, named: frozenset[str]) -> Iterable[Receipt]:
+    """Return the receipts to select from: of files that are `named` their own at once, in milliseconds of a million."""
+    found = find_rows(Path(kept.manifest), Receipt, named) if named else []
+    if found and named == {receipt.path for receipt in found}:
+        return found
+    return read_manifest(Path(kept.manifest), Receipt)  # a name may be that of a directory
 
 
 def _spared(installation: Installation, kept: KeptBackups) -> bytearray:

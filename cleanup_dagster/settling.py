@@ -4,21 +4,19 @@ The receipts are believed when their sha256 is the one the database committed. T
 directory, then in the replica beside the copies, so that losing either directory loses no file.
 """
 
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator
 from contextlib import closing, contextmanager
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 
 from msgspec import Struct, structs
 
 from cleanup_dagster.backups.files import BackupError, open_file_backups, replica_of, why_away
 from cleanup_dagster.backups.manifest import (
-    WHOLE,
     Header,
     Kind,
     ManifestError,
     ManifestRef,
-    Part,
     read_header,
     read_manifest,
     read_segment,
@@ -27,7 +25,7 @@ from cleanup_dagster.backups.manifest import (
     write_manifest,
 )
 from cleanup_dagster.backups.packed import remove_archives
-from cleanup_dagster.collectors.deletion import BATCH, Totals, Vouch, discard_backups, recover
+from cleanup_dagster.collectors.deletion import Totals, Vouch, discard_backups, recover
 from cleanup_dagster.database.run_targets import Intent
 from cleanup_dagster.filesystem.place import is_same_filesystem, place_of
 from cleanup_dagster.filesystem.quarantine import Quarantine, left_quarantines, reopen_quarantine
@@ -62,38 +60,34 @@ def settle_target(state: StateDirectory, intent: Intent, holds: HoldMatcher, now
     if manifest is None:
         return _without_receipts(intent)
     written = Totals()
-    begun = [_written(outcomes, written) for outcomes in state.own_outcomes(intent.run_id, intent.target)]
+    own = state.own_outcomes(intent.run_id, intent.target)
+    in_doubt = [_written(outcomes, manifest, written) for outcomes in own]
+    if in_doubt and None not in in_doubt:
+        doubtful = chain.from_iterable(filter(None, in_doubt))
+    else:
+        doubtful = read_manifest(manifest, Receipt)
     try:
-        found = _settle(state, intent, _doubtful(manifest, begun), manifest, holds, now_ns)
+        found = _settle(state, intent, doubtful, manifest, holds, now_ns)
     except RootMissingError:
         return Settled(counts_of(written.by_state), problem=f"{intent.root} is gone with what was left in it")
     counts = merge(counts_of(written.by_state), counts_of(found.by_state))
     return Settled(counts, tuple(sorted({*written.open_checks, *found.open_checks})))
 
 
-def _written(outcomes: Path, totals: Totals) -> tuple[Part, int]:
-    """Add up what one process wrote, and return which part of the receipts it had begun and how far it came."""
+def _written(outcomes: Path, receipts: Path, totals: Totals) -> Iterator[Receipt] | None:
+    """Add up what one process wrote, and return which receipts it may have carried out besides; None is any.
+
+    That is a batch at most: its outcomes were there before its first file was taken, and are durable after each batch.
+    """
     settled = 0
     for outcome in read_manifest(outcomes, Outcome, torn=True):
         totals.add(outcome)
         settled += 1
     try:
-        return read_header(outcomes).part, settled
+        header = read_header(outcomes)
     except ManifestError:  # damaged: then any of the receipts may have been carried out
-        return WHOLE, -1
-
-
-def _doubtful(receipts: Path, begun: Sequence[tuple[Part, int]]) -> Iterator[Receipt]:
-    """Yield the receipts that may have been carried out though no outcome says so.
-
-    That is a batch at most of each part that was begun: its outcomes were there before its first file was taken, and
-    are durable after each batch. Where there are none, or damaged ones, it may be any.
-    """
-    if not begun or any(settled < 0 for _, settled in begun):
-        yield from read_manifest(receipts, Receipt)
-        return
-    for part, settled in begun:
-        yield from islice(read_manifest(receipts, Receipt, part), settled, settled + BATCH)
+        return None
+    return islice(read_manifest(receipts, Receipt, header.part), settled, settled + header.batch)
 
 
 def _settle(

@@ -149,7 +149,7 @@ class Target(Strict):
     retention_days_max: int = Field(
         default=RETENTION_DAYS_MAX, ge=RETENTION_DAYS_MIN, le=RETENTION_DAYS_MAX, description=_DAYS
     )
-    format: Literal["files", "archive"] = Field(default="files", description="files or archive")
+    format: Literal["files", "archive"] = Field(description="files or archive")
     optional: bool = Field(default=False, description=_TRUTH)
     limits: TargetLimits = Limits()
 
@@ -175,6 +175,7 @@ class Target(Strict):
             "patterns": ["operation_*.json"] if operations else ["*"],
             "excludes": DBT_LOADED if given.get("data_type") == "dbt_logs" else (),
             "recursive": not operations,
+            "format": "files" if operations else "archive",
             **given,
         }
 

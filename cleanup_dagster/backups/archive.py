@@ -24,6 +24,7 @@ _CHUNK = 1 << 20
 _LEVEL = 1  # level 3 stored 2 % less for 6 % more time
 _OCTAL_SIZE_MAX = 8 * 1024**3
 _END = bytes(2 * _BLOCK)
+_NO_LINK, _NO_OWNER = bytes(100), bytes(247)
 
 
 class Member(Struct):
@@ -211,8 +212,8 @@ def tar_header(name: str, identity: Identity, size: int) -> bytes:
         identity.gid,
         size,
         mtime,
-        bytes(100),
-        bytes(247),
+        _NO_LINK,
+        _NO_OWNER,
     )
     # The low half of Adler-32 is 1 + the sum of the bytes, which for these fields stays far below its modulus.
     checksum = (zlib.adler32(header) & 0xFFFF) - 1
@@ -221,9 +222,12 @@ def tar_header(name: str, identity: Identity, size: int) -> bytes:
 
 def _read_whole(source: int, size: int) -> bytes:
     """Return up to one byte more than `size`, so that a file that grew is told by its length."""
-    blocks: list[bytes] = []
-    left = size + 1
+    first = read_source(source, size + 1)
+    if len(first) == size:  # a file ends where a read of it comes back short
+        return first
+    blocks = [first]
+    left = size + 1 - len(first)
     while left > 0 and (block := read_source(source, left)):
         blocks.append(block)
         left -= len(block)
-    return blocks[0] if len(blocks) == 1 else b"".join(blocks)
+    return b"".join(blocks)

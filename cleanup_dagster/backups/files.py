@@ -107,6 +107,8 @@ class FileBackups:
         batch = list(batch)
         try:
             for staged in batch:
+                _begin_writing(staged.fd)  # so that the first fsync commits the blocks of all of them
+            for staged in batch:
                 os.fsync(staged.fd)
             for staged in batch:
                 if _read_back(staged) != staged.sha256:
@@ -394,9 +396,14 @@ def _write_all(fd: int, block: bytes) -> None:
         view = view[os.write(fd, view) :]
 
 
+def _begin_writing(fd: int) -> None:
+    """Have the kernel begin to write an open file out, where it can be told to (not on macOS), and drop its pages."""
+    if hasattr(os, "posix_fadvise"):
+        os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+
+
 def _read_back(staged: Staged) -> str:
-    if hasattr(os, "posix_fadvise"):  # not on macOS; drops the cached pages, so that the device itself answers
-        os.posix_fadvise(staged.fd, 0, 0, os.POSIX_FADV_DONTNEED)
+    _begin_writing(staged.fd)  # it is written: now the pages are dropped, so that the device itself answers
     digest = hashlib.sha256()
     position = 0
     while block := os.pread(staged.fd, min(_BLOCK, staged.size + 1 - position), position):

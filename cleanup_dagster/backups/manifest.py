@@ -60,8 +60,8 @@ WHOLE = Part()
 class Header(Struct, frozen=True, omit_defaults=True):
     """The first line: whose manifest this is. Enough to restore by, should nothing else be left.
 
-    Receipts say in `place` where their root was, by which recovery knows it again. Outcomes of a worker process tell of
-    one `part` of the receipts.
+    Receipts say in `place` where their root was, by which recovery knows it again. Outcomes tell of one `part`
+    of the receipts, and were made durable every `batch` rows: so many may be missing after a crash.
     """
 
     manifest: Kind
@@ -75,6 +75,7 @@ class Header(Struct, frozen=True, omit_defaults=True):
     version: int = 1
     place: Place | None = None
     part: Part = WHOLE
+    batch: int = 0
 
 
 class Trailer(Struct, frozen=True):

@@ -47,8 +47,10 @@ class ArchiveBackups:
     def stage(self, source: int, size: int, path: str) -> Staged:
         """Pack an open file of `size` bytes under its path (text form). Raises BackupError or SourceError."""
         identity = identify(os.fstat(source))
+        if identity.size != size:
+            identity = structs.replace(identity, size=size)
         try:
-            member = self._writer.add(to_os(path), structs.replace(identity, size=size), source)
+            member = self._writer.add(to_os(path), identity, source)
         except OSError as error:
             raise BackupError(f"the archive {self._where} cannot be written: {error.strerror or error}") from None
         staged = Staged(-1, "", member.sha256, member.size, 0)

@@ -1,6 +1,7 @@
 """The values every room shares.
 
-All are frozen. Moments are integer nanoseconds since 1970-01-01 UTC (`*_ns`), sizes are bytes, and paths are
+All are frozen, and those that come by the million are no concern of the garbage collector: nothing in them can refer
+back to them. Moments are integer nanoseconds since 1970-01-01 UTC (`*_ns`), sizes are bytes, and paths are
 in the reversible text form of `cleanup_dagster.filesystem.names`, relative to the target's root, so that a value can be
 logged, stored and shown without another thought for what a hostile file name may contain.
 """
@@ -94,7 +95,7 @@ class Hold(Struct, frozen=True):
     until_ns: int | None = None
 
 
-class Identity(Struct, frozen=True, array_like=True):
+class Identity(Struct, frozen=True, gc=False, array_like=True):
     """Which file, in which state. No ctime: the quarantine's rename changes it on ext4 (measured).
 
     Up to that rename the ctime is compared beside it (`changed_ns` of candidate and receipt).
@@ -109,7 +110,7 @@ class Identity(Struct, frozen=True, array_like=True):
     mode: int
 
 
-class Candidate(Struct, frozen=True, omit_defaults=True):
+class Candidate(Struct, frozen=True, gc=False, omit_defaults=True):
     """One thing a scan met. With an `obstacle` it is reported and never touched, whatever the policies say."""
 
     path: str
@@ -125,7 +126,7 @@ class Candidate(Struct, frozen=True, omit_defaults=True):
     note: str = ""
 
 
-class Verdict(Struct, frozen=True, omit_defaults=True):
+class Verdict(Struct, frozen=True, gc=False, omit_defaults=True):
     """What is to happen to one candidate and by which rule. A plan is a stream of these."""
 
     candidate: Candidate
@@ -136,7 +137,7 @@ class Verdict(Struct, frozen=True, omit_defaults=True):
     detail: str = ""
 
 
-class Frame(Struct, frozen=True, array_like=True):
+class Frame(Struct, frozen=True, gc=False, array_like=True):
     """Where an archived file's bytes are: its frame's place and length in the archive, and where they begin in it."""
 
     offset: int
@@ -144,7 +145,7 @@ class Frame(Struct, frozen=True, array_like=True):
     inner: int
 
 
-class Receipt(Struct, frozen=True, omit_defaults=True):
+class Receipt(Struct, frozen=True, gc=False, omit_defaults=True):
     """Proof of one backup: `backup` is its place below the backup directory, empty when the run skipped backups.
 
     `inode` is the copy's own: by it a run that withdraws its copies tells them from others'. With a `frame` the place
@@ -181,7 +182,7 @@ class State(str, Enum):
 SKIPPED_STATES = frozenset({State.DRIFTED, State.BUSY, State.GONE, State.HELD, State.NOT_OWNER})
 
 
-class Outcome(Struct, frozen=True, omit_defaults=True):
+class Outcome(Struct, frozen=True, gc=False, omit_defaults=True):
     """What became of one item, and by which open-file check it was known to be unused."""
 
     number: int
@@ -233,7 +234,7 @@ class Stock(Struct, frozen=True):
         return Stock(self.files + other.files, self.bytes + other.bytes, max(self.oldest_ns, other.oldest_ns))
 
 
-class Tally(Struct, frozen=True):
+class Tally(Struct, frozen=True, gc=False):
     """A number of files and their bytes."""
 
     files: int = 0

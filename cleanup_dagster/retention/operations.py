@@ -31,7 +31,7 @@ class OperationFile(Struct, frozen=True):
     pipeline_name: Any = None
 
 
-class Classification(Struct, frozen=True):
+class Classification(Struct, frozen=True, gc=False):
     """What an operation file says: the data type that governs it, and from when its age counts."""
 
     data_type: str

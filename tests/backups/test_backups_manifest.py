@@ -18,9 +18,15 @@ from cleanup_dagster.backups.manifest import (
     ManifestError,
     ManifestRef,
     ManifestWriter,
+    Part,
     batches,
+    find_rows,
+    join_segments,
     read_header,
     read_manifest,
+    read_segment,
+    segment_of,
+    segments_of,
     verify_manifest,
     write_manifest,
 )
@@ -250,3 +256,77 @@ def test_batches(rows: int, sizes: list[int]) -> None:
     found = list(batches(source(), 2))
     assert [len(batch) for batch in found] == sizes
     assert [row.number for batch in found for row in batch] == taken == list(range(rows))
+
+
+def by_path(path: Path, rows: int) -> None:
+    with write_manifest(path, HEADER, by_path=True) as writer:
+        for number in range(rows):
+            writer.write(receipt(number))
+            if number % 10 == 9:
+                writer.sync()
+        writer.close()
+
+
+@pytest.mark.parametrize("of", [1, 2, 3, 7])
+def test_parts_together_are_everything_once(tmp_path: Path, of: int) -> None:
+    by_path(tmp_path / "m", 95)
+    parts = [list(read_manifest(tmp_path / "m", Receipt, Part(number, of))) for number in range(of)]
+    assert sorted(row.number for part in parts for row in part) == list(range(95))
+    assert all(part for part in parts)
+    assert [row.number for row in parts[0]][:10] == list(range(10))
+
+
+def test_a_row_is_found_by_its_path_without_unpacking_the_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    by_path(tmp_path / "m", 1_000)
+    unpacked: list[int] = []
+    true = zstandard.ZstdDecompressor
+
+    class Counting:
+        def decompress(self, frame: bytes) -> bytes:
+            unpacked.append(len(frame))
+            return true().decompress(frame)
+
+    monkeypatch.setattr(zstandard, "ZstdDecompressor", Counting)
+    wanted = {receipt(777).path, receipt(3).path, "not/there"}
+    assert [row.number for row in find_rows(tmp_path / "m", Receipt, wanted)] == [3, 777]
+    assert len(unpacked) == 2
+    assert find_rows(tmp_path / "m", Receipt, {"not/there"}) == []
+
+
+def test_segments_are_joined_in_their_order_and_removed(tmp_path: Path) -> None:
+    segments: list[ManifestRef] = []
+    for number in range(3):
+        with write_manifest(segment_of(tmp_path / "m", number), None, by_path=True) as segment:
+            for row in range(5 * number, 5 * number + 5):
+                segment.write(receipt(row))
+            segments.append(segment.close())
+    assert segments_of(tmp_path / "m") == [Path(segment.path) for segment in segments]
+    assert [row.number for row in read_segment(Path(segments[1].path), Receipt)] == list(range(5, 10))
+    with write_manifest(tmp_path / "m", HEADER) as writer:
+        joined = join_segments(writer, segments)
+    verify_manifest(joined)
+    assert [row.number for row in read_manifest(tmp_path / "m", Receipt)] == list(range(15))
+    assert [row.number for row in find_rows(tmp_path / "m", Receipt, {receipt(7).path})] == [7]
+    assert segments_of(tmp_path / "m") == []
+
+
+def test_a_segment_that_was_changed_is_not_joined(tmp_path: Path) -> None:
+    with write_manifest(tmp_path / "m.0", None) as segment:
+        segment.write(receipt(0))
+        written = segment.close()
+    (tmp_path / "m.0").write_bytes(b"something else")
+    with write_manifest(tmp_path / "m", HEADER) as writer, pytest.raises(ManifestError, match="its sha256 differs"):
+        join_segments(writer, [written])
+
+
+def test_a_segment_that_broke_off_is_read_as_far_as_it_goes(tmp_path: Path) -> None:
+    with write_manifest(tmp_path / "m.0", None) as segment:
+        segment.write(receipt(0))
+        segment.sync()
+        segment.write(receipt(1))
+    assert list(read_segment(tmp_path / "m.0", Receipt)) == [receipt(0)]
+    os.truncate(tmp_path / "m.0", (tmp_path / "m.0").stat().st_size - 1)
+    assert list(read_segment(tmp_path / "m.0", Receipt)) == []
+    assert list(read_segment(tmp_path / "m.1", Receipt)) == []

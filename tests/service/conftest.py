@@ -5,6 +5,14 @@ from pathlib import Path
 import pytest
 from service_helpers import Platform
 
+from cleanup_dagster.collectors import deletion
+
+
+@pytest.fixture(autouse=True)
+def small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A few hundred files are several batches."""
+    monkeypatch.setattr(deletion, "BATCH", 128)
+
 
 @pytest.fixture
 def platform(tmp_path: Path) -> Platform:

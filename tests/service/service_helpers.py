@@ -75,7 +75,13 @@ class Platform:
             "limits": {"max_share": 1.0},
             "targets": [
                 {"name": "operations", "kind": "operations", "root": str(self.operations)},
-                {"name": "logs", "kind": "files", "data_type": "system_logs", "root": str(self.logs)},
+                {
+                    "name": "logs",
+                    "kind": "files",
+                    "data_type": "system_logs",
+                    "root": str(self.logs),
+                    "format": "files",  # whose copies tests can look at and spoil; archives have tests of their own
+                },
             ],
         }
         if not new:

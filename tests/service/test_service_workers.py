@@ -1,27 +1,51 @@
-"""Large targets are judged by worker processes: the plan is the same, and one that dies fails its target alone."""
+"""Large targets are carried out by worker processes: the end is the same, and one that dies fails its target alone."""
 
-from collections.abc import Callable, Sequence
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
 
 import pytest
-from service_helpers import Platform, files
+from service_helpers import MANUAL, Ended, Platform, files, left_behind, request, scan_all
 
-from cleanup_dagster import planning
-from cleanup_dagster.backups.manifest import read_manifest
-from cleanup_dagster.handles import Plan
+from cleanup_dagster import applying, planning
+from cleanup_dagster.backups.files import open_file_backups
+from cleanup_dagster.backups.manifest import read_header, read_manifest
+from cleanup_dagster.carrying import DeleteTask
+from cleanup_dagster.handles import BackedUp, Plan
+from cleanup_dagster.installation import RunLockedError
 from cleanup_dagster.judging import JudgeTask
-from cleanup_dagster.retention.models import Verdict
-from cleanup_dagster.workers import Job, WorkerError
+from cleanup_dagster.retention.models import Receipt, State, Verdict
+from cleanup_dagster.workers import Job, StoppedError, WorkerError, run_shards
+
+#: So many that each of two workers has several batches to delete.
+_MANY = 5_000
 
 
 @pytest.fixture
 def large(platform: Platform, monkeypatch: pytest.MonkeyPatch) -> Platform:
     """A platform whose few files count as many."""
     monkeypatch.setattr(planning, "WORTH_WORKERS", 10)
+    monkeypatch.setattr(applying, "WORTH_WORKERS", 10)
     platform.config["workers"] = 2
     for number in range(30):
         platform.log(f"{number % 3}/{number}.log", 31 if number % 2 else 1)
         platform.operation(str(number), 91 if number % 2 else 1)
+    return platform
+
+
+@pytest.fixture
+def many(platform: Platform, monkeypatch: pytest.MonkeyPatch) -> Platform:
+    """A platform whose logs are enough for several batches in each of two workers."""
+    monkeypatch.setattr(planning, "WORTH_WORKERS", 10)
+    monkeypatch.setattr(applying, "WORTH_WORKERS", 10)
+    platform.config["workers"] = 2
+    platform.target("logs")["format"] = "archive"
+    for number in range(_MANY):
+        platform.log(f"{number % 9}/{number}.log", 31)
     return platform
 
 
@@ -42,11 +66,43 @@ def test_workers_judge_as_one_process_does(large: Platform) -> None:
         assert plan.deletable.files == 15
 
 
-def test_what_workers_judged_is_deleted(large: Platform) -> None:
+@pytest.mark.parametrize("kind", ["files", "archive"])
+def test_workers_back_up_and_delete_as_one_process_does(large: Platform, kind: str) -> None:
+    large.target("logs")["format"] = kind
     ended = large.run()
     assert ended.report.status == "done"
     assert len(files(large.logs)) == len(files(large.operations)) == 15
     assert ended.report.counts["system_logs"].deleted.files == 15
+    receipts = receipts_of(large, ended.run.request.run_id)
+    assert len(receipts) == len({receipt.number for receipt in receipts}) == 15
+    assert_sound(large, ended.run.request.run_id)
+    assert left_behind(large.home) == []
+    log = Path(ended.report.log).read_text()
+    for receipt in receipts:
+        assert f"deleted  {large.logs}/{receipt.path}  backup {receipt.backup}\n" in log
+
+
+def receipts_of(platform: Platform, run_id: str) -> list[Receipt]:
+    return list(read_manifest(platform.state / f"manifests/{run_id}/logs.receipts.jsonl.zst", Receipt))
+
+
+def assert_sound(platform: Platform, run_id: str) -> None:
+    with open_file_backups(platform.backups, "reader") as store:
+        for receipt in receipts_of(platform, run_id):
+            assert store.problem(receipt) is None
+
+
+def test_both_workers_take_their_share(many: Platform) -> None:
+    ended = many.run()
+    assert ended.report.status == "done", ended.problems
+    assert files(many.logs) == set()
+    manifests = many.state / "manifests" / ended.run.request.run_id
+    parts = sorted(manifests.glob("logs.outcomes*"))
+    assert [read_header(path).part.of for path in parts] == [2, 2]
+    assert len({receipt.number for receipt in receipts_of(many, ended.run.request.run_id)}) == _MANY
+    assert_sound(many, ended.run.request.run_id)
+    assert left_behind(many.home) == []
+    assert list(manifests.glob("*.zst.?")) == []
 
 
 def test_a_worker_that_dies_fails_its_target_and_the_others_go_on(
@@ -67,3 +123,185 @@ def test_a_worker_that_dies_fails_its_target_and_the_others_go_on(
     assert ended.report.problems == ("logs: a worker process died (signal 9)",)
     assert len(files(large.logs)) == 30
     assert len(files(large.operations)) == 15
+
+
+def children() -> list[int]:
+    """Return the worker processes of this one."""
+    tasks = Path("/proc/self/task").iterdir()
+    found = [int(pid) for task in tasks for pid in (task / "children").read_text().split()]
+    return [pid for pid in found if b"cleanup_dagster.worker" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+
+
+@pytest.fixture
+def killing(monkeypatch: pytest.MonkeyPatch) -> Generator[Callable[[str], None]]:
+    """Say in which stage the first worker is killed, once a batch of it was reported."""
+    true = run_shards
+    killed: list[int] = []
+
+    def arm(stage: str) -> None:
+        def run(jobs: Sequence[Job], progress: Callable[[int], None], *others: object) -> list[object]:
+            def report(count: int) -> None:
+                if count and jobs[0].stage == stage and not killed and (alive := children()):
+                    os.kill(alive[0], signal.SIGKILL)
+                    killed.append(alive[0])
+                progress(count)
+
+            return true(jobs, report, *others)  # type: ignore[arg-type]
+
+        monkeypatch.setattr(applying, "run_shards", run)
+
+    yield arm
+    assert children() == []
+
+
+def test_a_worker_killed_in_its_back_up_deletes_nothing(many: Platform, killing: Callable[[str], None]) -> None:
+    killing("back_up")
+    ended = many.run()
+    assert ended.report.problems == ("logs: a worker process died (SIGKILL); nothing of it was deleted",)
+    assert len(files(many.logs)) == _MANY
+    assert {path for path in files(many.backups) if not path.startswith("cleanup_")} == set()
+    assert left_behind(many.home) == []
+    assert list((many.state / "manifests" / ended.run.request.run_id).glob("*receipts*")) == []
+
+
+def test_a_worker_killed_in_its_deletion_is_accounted_for_file_by_file(
+    many: Platform, killing: Callable[[str], None]
+) -> None:
+    killing("delete")
+    ended = many.run()
+    assert len(ended.report.problems) == 1
+    assert "a worker process died (SIGKILL); it stopped there; what was left is untouched" in ended.report.problems[0]
+    assert_accounted_for(many, ended)
+    following = many.run()
+    assert following.report.status == "done"
+    assert files(many.logs) == set()
+
+
+def assert_accounted_for(platform: Platform, ended: Ended) -> None:
+    """Every file is in its place or counted as deleted, and whatever is gone has a sound backup."""
+    left = files(platform.logs)
+    deleted = ended.report.counts["system_logs"].states[State.DELETED].files
+    assert 0 < deleted < _MANY
+    assert deleted + len(left) == _MANY
+    assert left_behind(platform.home) == []
+    named = {receipt.path for receipt in receipts_of(platform, ended.run.request.run_id)}
+    assert len(named) == _MANY
+    assert_sound(platform, ended.run.request.run_id)
+
+
+RUN = """
+import sys
+from pathlib import Path
+sys.path[:0] = [{helpers!r}]
+from cleanup_dagster import applying, planning
+from service_helpers import Platform, request
+planning.WORTH_WORKERS = applying.WORTH_WORKERS = 10
+platform = Platform(Path({home!r}), new=False)
+def tell(count):
+    if count: print("batch", flush=True)
+with platform.service() as service:
+    run = service.begin(request(run_id="killed"))
+    checked = service.check(run, [service.scan(run, target) for target in run.targets])
+    for plan in checked.plans:
+        service.delete(service.back_up(plan), tell)
+    print("ended", flush=True)
+"""
+
+
+def test_the_parent_killed_in_mid_deletion_takes_its_workers_along_and_the_next_run_settles_both_parts(
+    many: Platform,
+) -> None:
+    many.configure()
+    code = RUN.format(helpers=str(Path(__file__).parent), home=str(many.home))
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "batch\n"
+        process.kill()
+    before = len(files(many.logs))
+    assert 0 < before < _MANY
+    deadline = time.monotonic() + 30
+    while True:  # the workers hold the lock for as long as they are at work
+        try:
+            ended = many.run()
+            break
+        except RunLockedError:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+    (said,) = ended.run.recovered
+    assert said.startswith("run killed had been interrupted; it is settled, with ")
+    audited = many.ask("SELECT SUM(records_deleted) FROM cleanup_audit WHERE data_type = 'system_logs'")
+    assert audited == [(_MANY,)]
+    assert files(many.logs) == set()
+    assert left_behind(many.home) == []
+    with open_file_backups(many.backups, "reader") as store:
+        for receipt in read_manifest(many.state / "manifests/killed/logs.receipts.jsonl.zst", Receipt):
+            if store.problem(receipt) is not None:
+                raise AssertionError(receipt.path)
+
+
+def test_a_hold_placed_while_workers_delete_reaches_them(many: Platform, monkeypatch: pytest.MonkeyPatch) -> None:
+    placed = False
+
+    def place(count: int) -> None:
+        nonlocal placed
+        if count and not placed:
+            placed = True
+            many.hold(f"{many.logs}/**")
+            time.sleep(0.6)  # the holds are asked for twice a second
+
+    with many.service() as service:
+        run = service.begin(request(cleanup_type=MANUAL))
+        checked = scan_all(service, run)
+        (plan,) = [plan for plan in checked.plans if plan.target == "logs"]
+        backed_up = service.back_up(plan)
+        monkeypatch.setattr("cleanup_dagster.workers._STALE_SECONDS", 0.2)
+        deleted = service.delete(backed_up, place)
+        service.audit(checked, [deleted])
+    states = deleted.counts["system_logs"].states
+    assert states[State.DELETED].files + states.get(State.HELD, states[State.DELETED]).files >= _MANY
+    assert len(files(many.logs)) == _MANY - states[State.DELETED].files
+
+
+def test_a_step_that_is_stopped_stops_its_workers_after_a_batch(many: Platform) -> None:
+    def stop(count: int) -> None:
+        if count:
+            raise KeyboardInterrupt
+
+    with many.service() as service:
+        run = service.begin(request())
+        checked = scan_all(service, run)
+        (plan,) = [plan for plan in checked.plans if plan.target == "logs"]
+        backed_up: BackedUp = service.back_up(plan)
+        with pytest.raises(KeyboardInterrupt):
+            service.delete(backed_up, stop)
+    assert children() == []
+    assert 0 < len(files(many.logs)) < _MANY
+    ended = many.run()  # what the stopped one left is settled
+    assert len(ended.run.recovered) == 1
+    assert files(many.logs) == set()
+    assert many.ask("SELECT SUM(records_deleted) FROM cleanup_audit") == [(_MANY,)]
+
+
+def test_a_task_is_refused_when_its_parent_is_gone() -> None:
+    from multiprocessing.connection import Pipe
+
+    from cleanup_dagster.workers import Channel
+
+    ours, theirs = Pipe()
+    channel = Channel(theirs)
+    ours.send("stop")
+    with pytest.raises(StoppedError, match="stopped"):
+        channel.progress(1)
+    ours.close()
+    with pytest.raises(StoppedError, match="parent process is gone"):
+        channel.latest(None)
+
+
+def test_workers_import_neither_dagster_nor_the_database() -> None:
+    code = (
+        "import sys, cleanup_dagster.worker, cleanup_dagster.carrying, cleanup_dagster.judging;"
+        "print(*sorted({'dagster', 'sqlalchemy', 'click', 'fastapi', 'psycopg2'} & sys.modules.keys()))"
+    )
+    found = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.split()
+    assert found == []
+    assert DeleteTask.__module__ == "cleanup_dagster.carrying"
