@@ -216,7 +216,7 @@ def _restore_set(
 def _receipts(kept: KeptBackups, named: frozenset[str]) -> Iterable[Receipt]:
     """Return the receipts to select from: of files that are `named` their own at once, in milliseconds of a million."""
     found = find_rows(Path(kept.manifest), Receipt, named) if named else []
-    if found and named == {receipt.path for receipt in found}:
+    if found and named == frozenset(receipt.path for receipt in found):
         return found
     return read_manifest(Path(kept.manifest), Receipt)  # a name may be that of a directory
 

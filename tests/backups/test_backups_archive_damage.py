@@ -1,0 +1,134 @@
+"""Archives that were cut off, damaged, swapped or orphaned, and names that tar finds hard."""
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+from msgspec import structs
+
+from cleanup_dagster.backups.archive import ArchiveWriter, Member
+from cleanup_dagster.backups.files import open_file_backups
+from cleanup_dagster.filesystem.identity import identify
+from cleanup_dagster.retention.models import Identity, Receipt
+
+pytestmark = pytest.mark.skipif(not shutil.which("zstd"), reason="GNU tar asks the program zstd, which is not here")
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Path:
+    place = tmp_path / "store"
+    place.mkdir(mode=0o700)
+    return place
+
+
+def pack(archive: Path, *sources: Path, finish: bool = True) -> list[Receipt]:
+    """Pack files under their names, and return their receipts."""
+    fd = os.open(archive, os.O_RDWR | os.O_CREAT, 0o600)
+    writer = ArchiveWriter(fd)
+    added: list[tuple[Path, Identity, Member]] = []
+    for source in sources:
+        opened = os.open(source, os.O_RDONLY)
+        identity = identify(os.fstat(opened))
+        added.append((source, identity, writer.add(source.name, identity, opened)))
+        os.close(opened)
+    writer.commit()
+    if finish:
+        writer.finish()
+    os.close(fd)
+    return [
+        Receipt(number, source.name, identity, "logs", member.sha256, archive.name, "", frame=member.frame)
+        for number, (source, identity, member) in enumerate(added)
+    ]
+
+
+def make(directory: Path, names: list[str], content: bytes = b"x" * 1000) -> list[Path]:
+    directory.mkdir()
+    for name in names:
+        (directory / name).write_bytes(content + os.fsencode(name))
+    return [directory / name for name in names]
+
+
+def problems(store: Path, receipts: list[Receipt]) -> list[str | None]:
+    with open_file_backups(store, "reader") as opened:
+        return [opened.problem(receipt) for receipt in receipts]
+
+
+def unpacked(archive: Path, into: Path) -> dict[str, bytes]:
+    into.mkdir()
+    subprocess.run(["tar", "--zstd", "-xf", archive, "-C", into], check=True, capture_output=True)
+    return {path.name: path.read_bytes() for path in into.iterdir()}
+
+
+NAMES = ["short", "n" * 100, "n" * 101, "n" * 255, os.fsdecode(b"\xff\xfe bytes"), "new\nline", "späße", "-rf", " "]
+
+
+def test_an_archive_without_its_manifest_is_a_tar(tmp_path: Path, store: Path) -> None:
+    sources = make(tmp_path / "sources", NAMES)
+    assert problems(store, pack(store / "a.tar.zst", *sources)) == [None] * len(NAMES)
+    found = unpacked(store / "a.tar.zst", tmp_path / "unpacked")
+    assert found == {source.name: source.read_bytes() for source in sources}
+
+
+def test_a_manifest_without_its_archive_says_so_of_every_file(tmp_path: Path, store: Path) -> None:
+    receipts = pack(store / "a.tar.zst", *make(tmp_path / "sources", ["a", "b"]))
+    (store / "a.tar.zst").unlink()
+    assert problems(store, receipts) == ["it cannot be read: No such file or directory"] * 2
+
+
+def large(directory: Path, names: list[str]) -> list[Path]:
+    """Files that each fill a frame."""
+    directory.mkdir()
+    for name in names:
+        (directory / name).write_bytes(os.urandom(700_000))
+    return [directory / name for name in names]
+
+
+def test_a_cut_costs_the_files_behind_it_and_no_others(tmp_path: Path, store: Path) -> None:
+    receipts = pack(store / "a.tar.zst", *large(tmp_path / "sources", ["a", "b", "c"]))
+    frame = receipts[2].frame
+    assert frame is not None
+    os.truncate(store / "a.tar.zst", frame.offset + frame.length // 2)
+    first, second, third = problems(store, receipts)
+    assert first is second is None
+    assert third is not None
+    assert "cut off" in third or "damaged" in third
+
+
+def test_a_flipped_bit_costs_its_frame_and_no_other(tmp_path: Path, store: Path) -> None:
+    receipts = pack(store / "a.tar.zst", *large(tmp_path / "sources", ["a", "b", "c"]))
+    frame = receipts[1].frame
+    assert frame is not None
+    content = bytearray((store / "a.tar.zst").read_bytes())
+    content[frame.offset + frame.length // 2] ^= 4
+    (store / "a.tar.zst").write_bytes(content)
+    first, second, third = problems(store, receipts)
+    assert first is third is None
+    assert second
+
+
+def test_a_foreign_archive_in_its_place_is_not_believed(tmp_path: Path, store: Path) -> None:
+    receipts = pack(store / "a.tar.zst", *make(tmp_path / "sources", ["a", "b"]))
+    (store / "a.tar.zst").unlink()
+    pack(store / "a.tar.zst", *make(tmp_path / "others", ["a", "b"], b"y" * 1000))
+    assert all(problems(store, receipts))
+    (store / "a.tar.zst").write_bytes(b"no archive at all" * 100)
+    assert all(problems(store, receipts))
+
+
+def test_what_was_not_finished_is_usable_up_to_its_last_frame(tmp_path: Path, store: Path) -> None:
+    receipts = pack(store / "a.tar.zst", *make(tmp_path / "sources", ["a", "b"]), finish=False)
+    with (store / "a.tar.zst").open("ab") as file:
+        file.write(b"\x28\xb5\x2f\xfd torn")
+    assert problems(store, receipts) == [None, None]
+
+
+@pytest.mark.parametrize("said", [5, 20])
+def test_a_file_that_grows_or_shrinks_is_told_by_its_length(tmp_path: Path, store: Path, said: int) -> None:
+    (source,) = make(tmp_path / "sources", ["a"], b"0123456789")
+    fd, opened = os.open(store / "a.tar.zst", os.O_RDWR | os.O_CREAT), os.open(source, os.O_RDONLY)
+    member = ArchiveWriter(fd).add("a", structs.replace(identify(os.fstat(opened)), size=said), opened)
+    assert member.size != said
+    os.close(fd)
+    os.close(opened)
