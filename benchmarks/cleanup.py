@@ -123,16 +123,19 @@ class Trees:
             return False
         if self._master.exists():  # by an earlier invocation with the same --place
             return True
+        image = self._master.with_suffix(".part")
+        inodes, options = str(self._files * 7 // 2 + 20_000), "nodiscard,lazy_itable_init=0,lazy_journal_init=0"
         try:
-            with self._master.open("wb") as file:
+            with image.open("wb") as file:
                 file.truncate((3 << 30) + self._files * 16_000)
-            inodes, options = str(self._files * 7 // 2 + 20_000), "nodiscard,lazy_itable_init=0,lazy_journal_init=0"
-            run("mkfs.ext4", "-q", "-F", "-N", inodes, "-E", options, self._master)
-            with mounted(self._master) as place:
+            run("mkfs.ext4", "-q", "-F", "-N", inodes, "-E", options, image)
+            with mounted(image) as place:
                 make_files(place / "operations", self._files, self._layout)
+            image.rename(self._master)
         except (OSError, subprocess.CalledProcessError):
-            self._master.unlink(missing_ok=True)
             return False
+        finally:
+            image.unlink(missing_ok=True)
         return True
 
     @contextmanager

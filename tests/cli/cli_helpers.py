@@ -89,7 +89,13 @@ class Platform:
             "limits": {"free_space_reserve": 0, "allow_volatile_backup": True},
             "targets": [
                 {"name": "operations", "kind": "operations", "root": str(self.ops)},
-                {"name": "dbt_logs", "kind": "files", "data_type": "dbt_logs", "root": str(self.dbt)},
+                {
+                    "name": "dbt_logs",
+                    "kind": "files",
+                    "data_type": "dbt_logs",
+                    "root": str(self.dbt),
+                    "format": "files",
+                },
             ],
         }
         self.config.write_text(json.dumps({**content, **more}), encoding="utf-8")
