@@ -14,6 +14,7 @@ from service_helpers import EMERGENCY, Platform, left_behind
 from sqlalchemy import make_url
 
 from cleanup_dagster.backups.manifest import read_manifest
+from cleanup_dagster.collectors import deletion
 from cleanup_dagster.retention.models import CleanupType, Receipt
 
 KILLS = 20
@@ -28,6 +29,7 @@ def work(
 ) -> None:
     """Do a whole live run, and die at the `kill_at`th call; without one say how many there were."""
     calls = 0
+    deletion.BATCH = 128  # as in the tests' own process
 
     def counted(true: Callable[..., Any]) -> Callable[..., Any]:
         def call(*args: Any, **kwargs: Any) -> Any:
