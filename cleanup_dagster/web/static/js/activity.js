@@ -6,6 +6,7 @@ import { bytes, duration, files, isOver, number, runResult, runTitle } from "./f
 
 const LOOK_MS = 10_000;
 const FOLLOW_MS = 1_000;
+const INDEXED_MS = 6_000; // a finished scan is shown once the server has indexed it
 const STEPS = { scan: "Scanning", "back up": "Backing up", delete: "Deleting", restore: "Restoring" };
 
 const followed = new Map(); // run id -> { listeners, detail }
@@ -44,7 +45,7 @@ async function poll(runId) {
       if (isOver(detail.run)) break;
     } catch (problem) {
       failures += 1; // a server that restarts comes back
-      if (problem.status === 404 || failures > 120) break;
+      if (failures > (problem.status === 404 ? 15 : 120)) break;
     }
     await new Promise((resolve) => { setTimeout(resolve, document.hidden ? 5 * FOLLOW_MS : FOLLOW_MS); });
   }
@@ -53,6 +54,7 @@ async function poll(runId) {
   if (entry.detail && isOver(entry.detail.run)) {
     toast(`${runTitle(entry.detail.run)}: ${entry.detail.run.status}. ${runResult(entry.detail.run)}`);
     changed();
+    setTimeout(changed, INDEXED_MS);
   }
 }
 
@@ -61,9 +63,11 @@ function speak({ run, progress }, said) {
   if (isOver(run) || !progress) return said;
   const quarter = progress.of ? Math.floor((4 * progress.done) / progress.of) : 0;
   const now = `${progress.step} ${progress.target} ${quarter}`;
-  if (now !== said) announce(`${step(progress)}, ${number(progress.done)} of ${files(progress.of)}`);
+  if (now !== said) announce(`${step(progress)}, ${how(progress)}`);
   return now;
 }
+
+const how = ({ done, of }) => (of ? `${number(done)} of ${files(of)}` : files(done));
 
 function step(progress) {
   const doing = STEPS[progress.step] ?? progress.step;
@@ -86,7 +90,7 @@ export function progressBox(named = false) {
     }
     left.textContent = name + step(progress);
     right.textContent = [
-      progress.of ? `${number(progress.done)} of ${files(progress.of)}` : files(progress.done),
+      how(progress),
       progress.rate ? `${number(Math.round(progress.rate))} a second` : "",
       progress.remaining_s != null ? `about ${duration(progress.remaining_s)} left` : "",
     ].filter(Boolean).join(" · ");

@@ -2,6 +2,8 @@
 
 const TOKEN = document.querySelector('meta[name="csrf-token"]')?.content ?? "";
 
+const PATIENCE = 10; // seconds
+
 /** An answer that is no success. `status` is 0 when nothing answered; `body` is what came. */
 export class ApiError extends Error {
   constructor(message, status, body = {}) {
@@ -39,6 +41,21 @@ async function request(method, path, { params = {}, body, key } = {}) {
 export const get = (path, params) => request("GET", path, { params });
 export const post = (path, body = {}, key = "") => request("POST", path, { body, key });
 export const remove = (path) => request("DELETE", path);
+
+/** Start a run. While Dagster is still putting one away that has ended, this waits instead of failing. */
+export async function launch(path, body, key = newKey()) {
+  for (let attempt = 1; ; attempt += 1) {
+    try {
+      return await post(path, body, key);
+    } catch (problem) {
+      const other = problem.status === 409 && problem.body.run_id;
+      if (!other || attempt === PATIENCE) throw problem;
+      const { run } = await get(api(`runs/${encodeURIComponent(other)}`));
+      if (run.status === "running" || run.status === "queued") throw problem;
+      await new Promise((resolve) => { setTimeout(resolve, 1000); });
+    }
+  }
+}
 
 /** Return a key that makes a repeated request start one run only. */
 export function newKey() {

@@ -1,7 +1,7 @@
 // Manual cleanup in three steps: a dry run, its plan to be reviewed, and then exactly that plan.
 
 import { drawnInView, follow, progressBox } from "./activity.js";
-import { api, get, newKey, post } from "./api.js";
+import { api, get, launch, newKey } from "./api.js";
 import { ask } from "./dialogs.js";
 import { button, byId, h, isOperator, nothing, notice, smallTable, toast, word } from "./dom.js";
 import { DATA_TYPES, age, bytes, files, isOver, moment, number, reason, runResult, runTitle } from "./format.js";
@@ -17,7 +17,6 @@ let asked = 0;
 /** Show the view: the plan that is named, else the latest one. */
 export async function showCleanup(planId) {
   drawnInView(drawn);
-  if (planId && planId === plan?.run_id) return;
   const mine = ++asked;
   try {
     const { runs } = await get(api("runs"));
@@ -25,8 +24,11 @@ export async function showCleanup(planId) {
     const found = id ? await get(api(`plans/${encodeURIComponent(id)}`)) : null;
     if (mine !== asked) return;
     applied = runs.find((run) => id && run.plan === id && !run.dry_run) ?? null;
-    if (found?.plan.run_id !== plan?.run_id || !found) showPlan(found?.plan ?? null);
-    else offer();
+    if (!found || found.plan.run_id !== plan?.run_id) showPlan(found?.plan ?? null);
+    else {
+      plan = found.plan; // its list is the same for ever, whether it may be applied is not
+      offer();
+    }
   } catch (problem) {
     if (mine === asked) failed(problem);
   }
@@ -92,7 +94,7 @@ function showItems(place) {
     columns: fileColumns(),
     load: async (query) => {
       const found = await get(api(`plans/${encodeURIComponent(seen)}/items`), query);
-      return { rows: found.items, matching: found.matching };
+      return { rows: found.items, matching: found.matching, matchingBytes: found.matching_bytes };
     },
     empty: () => nothing("Nothing would go.", h("p", {}, "Every file is within its retention, held, or kept for another reason.")),
   });
@@ -143,7 +145,7 @@ async function applyPlan() {
   const id = plan.run_id;
   const started = await ask({
     title: `Delete ${files(plan.files)}, ${bytes(plan.bytes)}?`, body: confirmation(), go: `Delete ${files(plan.files)}`, danger: true,
-    action: () => post(api(`plans/${encodeURIComponent(id)}/apply`), {}, key),
+    action: () => launch(api(`plans/${encodeURIComponent(id)}/apply`), {}, key),
   });
   if (!started) return;
   applied = { run_id: started.run_id };
@@ -184,7 +186,7 @@ async function dryRun() {
   control.disabled = true;
   const place = byId("dry-run-progress");
   try {
-    const started = await post(api("run"), { cleanup_type: "manual", dry_run: true }, newKey());
+    const started = await launch(api("run"), { cleanup_type: "manual", dry_run: true });
     const box = progressBox();
     place.replaceChildren(box.element);
     draw(started.run_id);
@@ -213,7 +215,7 @@ async function emergency(overview) {
       h("p", {}, "The guardrails on number, bytes, share and growth are bypassed. Retention and holds are not."),
       h("div", { class: "check" }, skip, h("label", { for: "skip-backup" }, "Without backups, because the disk is too full for them. ", h("strong", {}, "This cannot be undone."))),
     ],
-    action: () => post(api("run"), { cleanup_type: "emergency", dry_run: false, skip_backup: skip.checked }, key),
+    action: () => launch(api("run"), { cleanup_type: "emergency", dry_run: false, skip_backup: skip.checked }, key),
   });
   if (!started) return;
   toast("The emergency run has been started.");

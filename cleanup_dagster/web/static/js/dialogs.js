@@ -5,54 +5,59 @@ import { button, byId, h } from "./dom.js";
 
 /**
  * Ask before something is done, do it with the dialog open, and return its result; undefined when it was cancelled.
- * A failure is shown in the dialog, which stays. `typed` is a word to be typed first. Enter never confirms by accident:
- * the form's own button is Cancel.
+ * A failure is shown in the dialog, which stays. `typed` is a word to be typed first. Enter in a field confirms only what
+ * is not dangerous, or what was typed.
  */
 export function ask({ title, body, go, danger = false, typed = "", action }) {
   const dialog = byId("confirm");
   const error = byId("confirm-error");
   const confirm = byId("confirm-go");
+  const content = byId("confirm-body");
   const heading = byId("confirm-title");
+  const word = typed ? wordField(typed, confirm) : null;
   heading.textContent = title;
-  byId("confirm-body").replaceChildren(...[body].flat());
+  content.replaceChildren(...[body].flat(), ...(word ? [word] : []));
   error.textContent = "";
   confirm.textContent = go;
   confirm.className = `button ${danger ? "danger" : "primary"}`;
   confirm.disabled = Boolean(typed);
-  const word = typed ? wordField(typed, confirm) : null;
-  if (word) byId("confirm-body").append(word.field);
   return new Promise((resolve) => {
     let result;
     confirm.onclick = async () => {
       error.textContent = "";
-      confirm.disabled = true;
-      dialog.setAttribute("aria-busy", "true");
+      busy(dialog, true);
       try {
         result = await action();
-        dialog.close();
       } catch (problem) {
         error.textContent = problem.message;
-        confirm.disabled = false;
-      } finally {
-        dialog.removeAttribute("aria-busy");
       }
+      busy(dialog, false);
+      if (result) dialog.close();
     };
+    content.onkeydown = (event) => {
+      if (event.key !== "Enter" || !event.target.matches("input:not([type=checkbox])")) return;
+      event.preventDefault();
+      if ((!danger || typed) && !confirm.disabled) confirm.click();
+    };
+    dialog.oncancel = (event) => { if (dialog.hasAttribute("aria-busy")) event.preventDefault(); };
     dialog.addEventListener("close", () => resolve(result), { once: true });
     dialog.showModal();
-    (word?.input ?? byId("confirm-body").querySelector("input") ?? heading).focus();
+    (content.querySelector("input:not([type=checkbox])") ?? heading).focus();
   });
+}
+
+/** While something is under way, it is neither begun again nor walked away from. */
+function busy(dialog, is) {
+  if (is) dialog.setAttribute("aria-busy", "true");
+  else dialog.removeAttribute("aria-busy");
+  byId("confirm-go").disabled = is;
+  byId("confirm-cancel").disabled = is;
 }
 
 function wordField(typed, confirm) {
   const input = h("input", { id: "confirm-word", autocomplete: "off", autocapitalize: "none", spellcheck: "false" });
   input.addEventListener("input", () => { confirm.disabled = input.value !== typed; });
-  input.addEventListener("keydown", (event) => {
-    if (event.key !== "Enter") return;
-    event.preventDefault();
-    if (!confirm.disabled) confirm.click();
-  });
-  const label = h("label", { for: "confirm-word" }, "Type ", h("code", {}, typed), " to confirm");
-  return { input, field: h("div", { class: "field" }, label, input) };
+  return h("div", { class: "field" }, h("label", { for: "confirm-word" }, "Type ", h("code", {}, typed), " to confirm"), input);
 }
 
 let shown = 0;

@@ -32,7 +32,7 @@ export function showFiles() {
     load: async (query) => {
       const found = await get(api("files"), query);
       byId("files-scanned").replaceChildren(...(found.scanned_at ? [`${number(found.total_files)} files, scanned `, moment(found.scanned_at)] : []));
-      return { rows: found.operations, matching: found.matching };
+      return { rows: found.operations, matching: found.matching, matchingBytes: found.matching_bytes };
     },
     empty: () => nothing("Nothing was scanned yet.", h("p", {}, "The overview's Scan again, or a dry run, fills this list.")),
   });

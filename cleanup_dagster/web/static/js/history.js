@@ -48,7 +48,7 @@ function runs() {
 export function showHistory() {
   if (table) void table.reload();
   else table = runs();
-  void charts();
+  return charts();
 }
 
 export function startHistory() {

@@ -40,7 +40,14 @@ function show() {
   }
   shown = view;
   drawnInView([]);
-  VIEWS[view](argument);
+  void load(view, argument);
+}
+
+async function load(view, argument) {
+  const section = byId(`view-${view}`);
+  section.setAttribute("aria-busy", "true");
+  await VIEWS[view](argument);
+  section.removeAttribute("aria-busy");
 }
 
 function refresh() {
@@ -49,8 +56,7 @@ function refresh() {
 
 function refreshAll() {
   refresh();
-  const [view, argument] = place();
-  VIEWS[view](argument);
+  void load(...place());
 }
 
 byId("logout").addEventListener("click", async () => {

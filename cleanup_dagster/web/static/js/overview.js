@@ -1,7 +1,7 @@
 // The figures at the top, and what is wrong with the platform itself.
 
 import { follow } from "./activity.js";
-import { api, get, post } from "./api.js";
+import { api, get, launch } from "./api.js";
 import { button, byId, changed, h, notice, toast } from "./dom.js";
 import { bytes, files, minute, moment, number, outcome } from "./format.js";
 import { resetPolicies, showPolicies } from "./policies.js";
@@ -16,12 +16,13 @@ function card(name, figure, more = "", words = false) {
 
 function showCards(overview) {
   const scanned = Boolean(overview.scanned_at);
+  const free = overview.free_bytes == null ? "" : `${bytes(overview.free_bytes)} free on the disk`;
   if (scanned) {
     card("files", number(overview.files_to_clean), overview.files_to_clean ? "expired at the last scan" : "nothing is expired");
-    card("bytes", bytes(overview.bytes_to_free), `${bytes(overview.free_bytes)} free on the disk`);
+    card("bytes", bytes(overview.bytes_to_free), free);
   } else {
     card("files", "Not known yet", "nothing was scanned so far", true);
-    card("bytes", "Not known yet", `${bytes(overview.free_bytes)} free on the disk`, true);
+    card("bytes", "Not known yet", free, true);
   }
   card("freed", bytes(overview.space_freed), overview.held_by_backups ? `${bytes(overview.held_by_backups)} still held by backups` : "no backup holds space");
   showLast(overview.last_cleanup);
@@ -71,6 +72,7 @@ export async function showOverview() {
     return overview;
   } catch (problem) {
     broken = true;
+    byId("cards").removeAttribute("aria-busy");
     for (const figure of document.querySelectorAll(".figure:has(.skeleton)")) figure.textContent = "–";
     byId("platform-problems").replaceChildren(h("div", { class: "notice notice-bad", role: "alert" },
       h("p", {}, h("strong", {}, "This page has nothing to show at the moment. "), problem.message),
@@ -85,7 +87,7 @@ export function startOverview() {
     const control = event.currentTarget;
     control.disabled = true;
     try {
-      const { run_id: runId } = await post(api("files/refresh"));
+      const { run_id: runId } = await launch(api("files/refresh"), {});
       if (runId) follow(runId);
       toast("The scan has been started; the figures follow when it is done.");
     } catch (problem) {

@@ -1,7 +1,7 @@
 // One run in the drawer: how it went, what it did where, and the way back.
 
 import { amount, follow, progressBox } from "./activity.js";
-import { api, get, newKey, post } from "./api.js";
+import { api, get, launch, newKey } from "./api.js";
 import { ask, closeDrawer, openDrawer } from "./dialogs.js";
 import { button, facts, h, notice, operatorOnly, outside, path, smallTable, toast, word } from "./dom.js";
 import { bytes, duration, exact, files, isOver, moment, number, outcome, runResult, runTitle } from "./format.js";
@@ -66,10 +66,11 @@ function buttons({ run, restorable, backups: sets }) {
 }
 
 function targets(rows, run) {
-  return smallTable("Targets of the run", [["Target", ""], ["Scanned", "num"], ["Expired", "num"], [run.dry_run ? "" : "Deleted", "num"], [run.dry_run ? "" : "Freed", "num"]],
+  const went = run.dry_run ? [] : [["Deleted", "num"], ["Freed", "num"]];
+  return smallTable("Targets of the run", [["Target", ""], ["Scanned", "num"], ["Expired", "num"], ...went],
     rows.map((one) => [
       h("span", {}, one.target, one.failed_files ? h("span", { class: "sub bad" }, `${files(one.failed_files)} failed`) : null, one.message ? h("span", { class: "sub" }, one.message) : null),
-      number(one.scanned_files), number(one.expired_files), run.dry_run ? "" : number(one.deleted_files), run.dry_run ? "" : bytes(one.freed_bytes),
+      number(one.scanned_files), number(one.expired_files), ...(run.dry_run ? [] : [number(one.deleted_files), bytes(one.freed_bytes)]),
     ]));
 }
 
@@ -89,20 +90,21 @@ function backups(sets) {
 /** Ask, and then start a restore. Resolves to true when it was started. */
 async function startRestore(title, body, request) {
   const key = newKey();
-  const done = await ask({ title, body, go: "Restore", action: () => post(api("restore"), { ...request, dry_run: false }, key) });
+  const done = await ask({ title, body, go: "Restore", action: () => launch(api("restore"), { ...request, dry_run: false }, key) });
   if (!done) return false;
   toast("The restore has been started.");
   follow(done.run_id);
   return done.run_id;
 }
 
-const RULES = "Each backup is verified before it is used. Nothing that exists is replaced, and what comes back is held for a while, so that the next run does not delete it again.";
+const RULES = "Each backup is verified before it is used, and nothing that exists is replaced.";
+const HELD = "so that the next run does not delete it again. The hold can be removed under Holds.";
 
 /** Put back everything that a run deleted. */
 export async function undo(run, sets = []) {
   const kept = sets.reduce((sum, set) => [sum[0] + set.files, sum[1] + set.bytes], [0, 0]);
   const what = kept[0] ? `${amount(...kept)} come back from the backups.` : "Everything that this run deleted comes back from its backups.";
-  const started = await startRestore(`Undo this run?`, [h("p", {}, what), h("p", { class: "muted" }, RULES)], { run_id: run.run_id });
+  const started = await startRestore(`Undo this run?`, [h("p", {}, what), h("p", {}, `${RULES} Everything in the directories that it came from is held for a while, ${HELD}`)], { run_id: run.run_id });
   if (started) void openRun(started);
 }
 
@@ -120,7 +122,7 @@ export function chooseFiles(runId) {
     async function restoreChosen() {
       const names = [...chosen];
       const list = h("ul", { class: "small" }, names.slice(0, 8).map((name) => h("li", {}, path(name))), names.length > 8 ? h("li", {}, `and ${number(names.length - 8)} more`) : null);
-      const started = await startRestore(`Restore ${files(names.length)}?`, [list, h("p", { class: "muted" }, RULES)], { run_id: runId, paths: names });
+      const started = await startRestore(`Restore ${files(names.length)}?`, [list, h("p", {}, `${RULES} What comes back is held for a while, ${HELD}`)], { run_id: runId, paths: names });
       if (started) void openRun(started);
     }
     const box = (file) => {

@@ -1,7 +1,7 @@
 // A table whose rows the server sorts, filters and pages. Only its body is made anew, so that the focus stays.
 
 import { button, h } from "./dom.js";
-import { number } from "./format.js";
+import { bytes, number } from "./format.js";
 
 const PER_PAGE = 25;
 const TYPING_MS = 250;
@@ -12,7 +12,7 @@ let ids = 0;
  *
  * columns: [{ title, kind, sort, cell(row) }], of which `kind` are classes and `sort` is the server's key.
  * filters: [{ name, label, kind: "search" | "select" | "segments", options, value }].
- * load(query): resolves to { rows, matching, perPage }; `matching` may be missing, then the pages are unnumbered.
+ * load(query): resolves to { rows, matching, matchingBytes, perPage }; without `matching` the pages are unnumbered.
  */
 export function serverTable(place, { caption, columns, filters = [], sort = "", load, empty, extra = null }) {
   const query = { page: 1, sort, ...Object.fromEntries(filters.map((filter) => [filter.name, filter.value ?? ""])) };
@@ -98,12 +98,12 @@ export function serverTable(place, { caption, columns, filters = [], sort = "", 
     }
   }
 
-  function show({ rows, matching, perPage = PER_PAGE }) {
+  function show({ rows, matching, matchingBytes, perPage = PER_PAGE }) {
     const filtered = filters.some((filter) => query[filter.name] !== (filter.value ?? ""));
     body.replaceChildren(...(rows.length ? rows.map(row) : [across(filtered ? nothingMatches() : empty())]));
     table.tHead.hidden = !rows.length;
     const pages = matching === undefined ? undefined : Math.max(1, Math.ceil(matching / perPage));
-    counted.textContent = matching === undefined ? "" : `${number(matching)} matching`;
+    counted.textContent = matching === undefined ? "" : `${number(matching)} matching${matchingBytes === undefined ? "" : `, ${bytes(matchingBytes)}`}`;
     page.textContent = pages === undefined ? `Page ${query.page}` : `Page ${number(query.page)} of ${number(pages)}`;
     before.disabled = query.page <= 1;
     after.disabled = pages === undefined ? rows.length < perPage : query.page >= pages;
