@@ -1,4 +1,4 @@
-"""The page as people use it, in Chromium, on real processes."""
+"""The page as people use it, in Chromium, on real processes that all tests share: what changes files stands later."""
 
 import re
 import tempfile
@@ -9,7 +9,20 @@ from typing import Any
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from end_to_end_helpers import Platform, free_port, run
-from page_site import HOSTILE, OLD, VIEWER, Site, Visitor, chromium, environment_of, in_ci, serving, show, site_of
+from page_site import (
+    HOSTILE,
+    OLD,
+    OPERATOR,
+    VIEWER,
+    Site,
+    Visitor,
+    chromium,
+    environment_of,
+    in_ci,
+    serving,
+    show,
+    site_of,
+)
 from playwright.sync_api import Browser, Page, expect
 from sqlalchemy import URL, create_engine, text
 from sqlalchemy.pool import NullPool
@@ -55,6 +68,21 @@ def visitor(browser: Browser, site: Site) -> Generator[Visitor]:
     yield someone
     someone.close()
     assert someone.complaints == []
+
+
+def test_names_of_files_are_shown_and_never_obeyed(visitor: Visitor) -> None:
+    page = visitor.log_in()
+    show(page, "Files")
+    page.get_by_label("Search paths").last.fill("onerror")
+    row = page.locator("#files tbody tr")
+    expect(row).to_have_count(1)
+    expect(row).to_contain_text(HOSTILE.replace("\\", ""))
+    expect(row).to_contain_text("<script>")
+    row.get_by_role("button").click()
+    expect(page.locator("#drawer")).to_contain_text(HOSTILE)
+    assert page.locator("img:not([src^='/static/'])").count() == 0
+    assert page.locator("script:not([src])").count() == 0
+    assert "owned" not in page.title()
 
 
 def test_a_policy_is_changed_a_plan_reviewed_run_and_undone(site: Site, visitor: Visitor) -> None:
@@ -113,146 +141,6 @@ def test_a_policy_is_changed_a_plan_reviewed_run_and_undone(site: Site, visitor:
     page.get_by_role("button", name="Reset to defaults").click()
     page.get_by_role("dialog").get_by_role("button", name="Reset").click()
     expect(days).to_have_value("14")
-
-
-def test_chosen_files_are_put_back_and_a_hold_is_placed_and_removed(site: Site, visitor: Visitor) -> None:
-    name = "operation_chosen.json"
-    site.platform.put(site.platform.ops / name, '{"status": "completed", "what": "chosen"}', days=120)
-    for number in range(2):
-        site.platform.put(
-            site.platform.ops / f"operation_left_{number}.json", f'{{"status": "error", "n": {number}}}', 20
-        )
-    others = f"{site.platform.ops}/operation_[!cl]*"  # so many at once would be refused
-    site.api("holds", {"pattern": others, "reason": "not of this test"})
-    assert site.clean(dry_run=False) == "done"
-    assert not (site.platform.ops / name).exists()
-
-    page = visitor.log_in()
-    show(page, "History")
-    page.get_by_role("button", name="Manual cleanup").first.click()
-    page.get_by_role("button", name="Choose files").click()
-    page.get_by_role("checkbox", name=f"Choose {site.platform.ops / name}").check()
-    page.get_by_role("button", name="Restore 1 file").click()
-    page.get_by_role("dialog").get_by_role("button", name="Restore", exact=True).click()
-    expect(page.locator("#drawer")).to_contain_text("What was asked for is back in its place", timeout=RUN)
-    assert (site.platform.ops / name).exists()
-    assert not (site.platform.ops / "operation_left_0.json").exists()
-
-    page.get_by_role("button", name="Close").click()
-    show(page, "Holds")
-    page.get_by_role("button", name="Add a hold").click()
-    page.get_by_label("Path or pattern").fill("relative/path")
-    page.get_by_label("Reason").fill("audit")
-    page.get_by_role("button", name="Add the hold").click()
-    expect(page.locator("#confirm-error")).to_contain_text("relative/path")
-    visitor.complaints.clear()  # the browser reports the 422, as it should
-    page.get_by_label("Path or pattern").fill(str(site.platform.ops / "operation_new.json"))
-    page.get_by_role("button", name="Add the hold").click()
-    row = page.get_by_role("row", name="operation_new.json")
-    expect(row).to_contain_text("for ever")
-    row.get_by_role("button", name="Remove").click()
-    page.get_by_role("dialog").get_by_role("button", name="Remove").click()
-    expect(row).to_have_count(0)
-
-
-def test_a_keyboard_is_enough(site: Site, visitor: Visitor) -> None:
-    site.platform.put(site.platform.ops / "operation_typed.json", '{"status": "failed", "of": "keys"}', days=30)
-    page = visitor.open()
-    page.goto(f"{site.url}/login")
-    expect(page.get_by_label("Access token")).to_be_focused()
-    page.keyboard.type("not the token")
-    page.keyboard.press("Enter")
-    expect(page.get_by_role("alert")).not_to_be_empty()
-    expect(page.get_by_label("Access token")).to_be_focused()
-    visitor.complaints.clear()  # the browser reports the 401, as it should
-    page.keyboard.press("Control+A")
-    page.keyboard.type("operator-token-of-the-browser-tests-0123456789")
-    page.keyboard.press("Enter")
-    page.wait_for_url("**/pipeline-management")
-
-    _tab_to(page, "Clean up")
-    page.keyboard.press("Enter")
-    expect(page.get_by_role("heading", name="Manual cleanup")).to_be_focused()
-    _tab_to(page, "Dry run")
-    page.keyboard.press("Enter")
-    run_plan = page.get_by_role("button", name=re.compile(r"Run this plan: \d+ file"))
-    expect(run_plan).to_be_enabled(timeout=RUN)
-    run_plan.focus()
-    page.keyboard.press("Enter")
-    expect(page.get_by_role("dialog")).to_be_visible()
-    page.keyboard.press("Enter")  # on the heading: nothing is confirmed
-    expect(page.get_by_role("dialog")).to_be_visible()
-    _tab_to(page, "Cancel")
-    page.keyboard.press("Escape")
-    expect(page.get_by_role("dialog")).to_have_count(0)
-    expect(run_plan).to_be_focused()
-
-    page.get_by_text("The disk is full").focus()
-    page.keyboard.press("Enter")
-    _tab_to(page, "Emergency run…")
-    page.keyboard.press("Enter")
-    confirm = page.get_by_role("button", name="Delete now")
-    page.keyboard.type("emergenc")
-    page.keyboard.press("Enter")
-    expect(confirm).to_be_disabled()
-    page.keyboard.type("y")
-    expect(confirm).to_be_enabled()
-    page.keyboard.press("Escape")
-    runs = site.api("runs")["runs"]
-    assert all(run["cleanup_type"] != "emergency" for run in runs)
-
-
-def _tab_to(page: Page, name: str) -> None:
-    """Press the tabulator until something of this name has the focus."""
-    for _ in range(60):
-        page.keyboard.press("Tab")
-        if page.evaluate("document.activeElement.innerText?.replace(/\\u00a0/g, ' ').trim()") == name:
-            return
-    raise AssertionError(f"{name} is not reached by the keyboard")
-
-
-def test_a_viewer_sees_everything_and_changes_nothing(site: Site, visitor: Visitor) -> None:
-    page = visitor.log_in(VIEWER)
-    expect(page.get_by_text("You are logged in as a viewer")).to_be_visible()
-    expect(page.get_by_role("switch")).to_have_count(7)
-    for view in VIEWS:
-        show(page, view)
-    controls = page.locator("[data-operator], #policies input, #holds button")
-    assert controls.count() >= 19
-    assert all(control.is_disabled() for control in controls.all())
-    refused = page.evaluate(
-        """() => fetch("/api/cleanup/policies", {
-            method: "POST",
-            headers: {
-                "Content-Type": "application/json",
-                "X-CSRF-Token": document.querySelector("meta[name=csrf-token]").content,
-            },
-            body: JSON.stringify({data_type: "temp_files", enabled: false}),
-        }).then((answer) => answer.status)"""
-    )
-    assert refused == 403
-    assert site.ask("SELECT enabled FROM cleanup_policies WHERE data_type = 'temp_files'") == [(True,)]
-    visitor.complaints.clear()  # the browser reports the 403, as it should
-
-    page.get_by_role("button", name="Log out").click()
-    page.wait_for_url("**/login")
-    page.goto(f"{site.url}/pipeline-management")
-    page.wait_for_url("**/login")
-
-
-def test_names_of_files_are_shown_and_never_obeyed(visitor: Visitor) -> None:
-    page = visitor.log_in()
-    show(page, "Files")
-    page.get_by_label("Search paths").last.fill("onerror")
-    row = page.locator("#files tbody tr")
-    expect(row).to_have_count(1)
-    expect(row).to_contain_text(HOSTILE.replace("\\", ""))
-    expect(row).to_contain_text("<script>")
-    row.get_by_role("button").click()
-    expect(page.locator("#drawer")).to_contain_text(HOSTILE)
-    assert page.locator("img:not([src^='/static/'])").count() == 0
-    assert page.locator("script:not([src])").count() == 0
-    assert "owned" not in page.title()
 
 
 def test_nothing_scrolls_sideways_on_a_phone(visitor: Visitor) -> None:
@@ -323,6 +211,145 @@ def test_the_theme_is_chosen_and_kept(visitor: Visitor) -> None:
 
 def _background(page: Page) -> str:
     return page.evaluate("getComputedStyle(document.body).backgroundColor")
+
+
+def test_a_viewer_sees_everything_and_changes_nothing(site: Site, visitor: Visitor) -> None:
+    page = visitor.log_in(VIEWER)
+    expect(page.get_by_text("You are logged in as a viewer")).to_be_visible()
+    expect(page.get_by_role("switch")).to_have_count(7)
+    for view in VIEWS:
+        show(page, view)
+    controls = page.locator("[data-operator], #policies input, #holds button")
+    assert controls.count() >= 19
+    assert all(control.is_disabled() for control in controls.all())
+    refused = page.evaluate(
+        """() => fetch("/api/cleanup/policies", {
+            method: "POST",
+            headers: {
+                "Content-Type": "application/json",
+                "X-CSRF-Token": document.querySelector("meta[name=csrf-token]").content,
+            },
+            body: JSON.stringify({data_type: "temp_files", enabled: false}),
+        }).then((answer) => answer.status)"""
+    )
+    assert refused == 403
+    assert site.ask("SELECT enabled FROM cleanup_policies WHERE data_type = 'temp_files'") == [(True,)]
+    visitor.complaints.clear()  # the browser reports the 403, as it should
+
+    page.get_by_role("button", name="Log out").click()
+    page.wait_for_url("**/login")
+    page.goto(f"{site.url}/pipeline-management")
+    page.wait_for_url("**/login")
+
+
+def test_chosen_files_are_put_back_and_a_hold_is_placed_and_removed(site: Site, visitor: Visitor) -> None:
+    name = "operation_chosen.json"
+    site.platform.put(site.platform.ops / name, '{"status": "completed", "what": "chosen"}', days=120)
+    for number in range(2):
+        site.platform.put(
+            site.platform.ops / f"operation_left_{number}.json", f'{{"status": "error", "n": {number}}}', 20
+        )
+    site.hold_all_but("cl")
+    assert site.clean(dry_run=False) == "done"
+    assert not (site.platform.ops / name).exists()
+
+    page = visitor.log_in()
+    show(page, "History")
+    page.get_by_role("button", name="Manual cleanup").first.click()
+    page.get_by_role("button", name="Choose files").click()
+    page.get_by_role("checkbox", name=f"Choose {site.platform.ops / name}").check()
+    page.get_by_role("button", name="Restore 1 file").click()
+    page.get_by_role("dialog").get_by_role("button", name="Restore", exact=True).click()
+    expect(page.locator("#drawer")).to_contain_text("What was asked for is back in its place", timeout=RUN)
+    assert (site.platform.ops / name).exists()
+    assert not (site.platform.ops / "operation_left_0.json").exists()
+
+    page.get_by_role("button", name="Close").click()
+    show(page, "Holds")
+    page.get_by_role("button", name="Add a hold").click()
+    page.get_by_label("Path or pattern").fill("relative/path")
+    page.get_by_label("Reason").fill("audit")
+    page.get_by_role("button", name="Add the hold").click()
+    expect(page.locator("#confirm-error")).to_contain_text("relative/path")
+    visitor.complaints.clear()  # the browser reports the 422, as it should
+    page.get_by_label("Path or pattern").fill(str(site.platform.ops / "operation_new.json"))
+    page.get_by_role("button", name="Add the hold").click()
+    row = page.get_by_role("row", name="operation_new.json")
+    expect(row).to_contain_text("for ever")
+    row.get_by_role("button", name="Remove").click()
+    page.get_by_role("dialog").get_by_role("button", name="Remove").click()
+    expect(row).to_have_count(0)
+
+
+def test_a_keyboard_is_enough(site: Site, visitor: Visitor) -> None:
+    site.hold_all_but("t")
+    typed = site.platform.ops / "operation_typed.json"
+    site.platform.put(typed, '{"status": "failed", "of": "keys"}', days=30)
+    page = visitor.open()
+    page.goto(f"{site.url}/login")
+    expect(page.get_by_label("Access token")).to_be_focused()
+    page.keyboard.type("not the token")
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("alert")).not_to_be_empty()
+    expect(page.get_by_label("Access token")).to_be_focused()
+    visitor.complaints.clear()  # the browser reports the 401, as it should
+    page.keyboard.press("Control+A")
+    page.keyboard.type(OPERATOR)
+    page.keyboard.press("Enter")
+    page.wait_for_url("**/pipeline-management")
+
+    _tab_to(page, "Clean up")
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("heading", name="Manual cleanup")).to_be_focused()
+    _tab_to(page, "Dry run")
+    page.keyboard.press("Enter")
+    expect(page.locator("#dry-run-progress progress")).to_be_visible()
+    expect(page.locator("#dry-run-progress progress")).to_have_count(0, timeout=RUN)
+    run_plan = page.get_by_role("button", name=re.compile(r"Run this plan: \d+ file"))
+    expect(run_plan).to_be_enabled(timeout=RUN)
+    run_plan.focus()
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("dialog")).to_be_visible()
+    page.keyboard.press("Enter")  # on the heading: nothing is confirmed
+    expect(page.get_by_role("dialog")).to_be_visible()
+    _tab_to(page, "Cancel")
+    page.keyboard.press("Escape")
+    expect(page.get_by_role("dialog")).to_have_count(0)
+    expect(run_plan).to_be_focused()
+    assert typed.exists()
+    page.keyboard.press("Enter")
+    _tab_to(page, re.compile(r"Delete \d+ files?"))
+    page.keyboard.press("Enter")
+    expect(page.locator("#live-run")).to_contain_text("deleted", timeout=RUN)
+    assert not typed.exists()
+
+
+def test_an_emergency_run_wants_its_word_typed(site: Site, visitor: Visitor) -> None:
+    page = visitor.log_in()
+    show(page, "Clean up")
+    page.get_by_text("The disk is full").focus()
+    page.keyboard.press("Enter")
+    _tab_to(page, "Emergency run…")
+    page.keyboard.press("Enter")
+    confirm = page.get_by_role("button", name="Delete now")
+    page.keyboard.type("emergenc")
+    page.keyboard.press("Enter")
+    expect(confirm).to_be_disabled()
+    page.keyboard.type("y")
+    expect(confirm).to_be_enabled()
+    page.keyboard.press("Escape")
+    runs = site.api("runs")["runs"]
+    assert all(run["cleanup_type"] != "emergency" for run in runs)
+
+
+def _tab_to(page: Page, name: str | re.Pattern[str]) -> None:
+    """Press the tabulator until something of this name has the focus."""
+    for _ in range(60):
+        page.keyboard.press("Tab")
+        focused = page.evaluate("document.activeElement.innerText?.replace(/\\u00a0/g, ' ').trim() ?? ''")
+        if focused == name or (isinstance(name, re.Pattern) and name.fullmatch(focused)):
+            return
+    raise AssertionError(f"{name} is not reached by the keyboard")
 
 
 def test_the_database_goes_away_and_comes_back_without_a_reload(

@@ -23,7 +23,9 @@ export async function showCleanup(planId) {
     const id = planId || latestPlan(runs);
     const found = id ? await get(api(`plans/${encodeURIComponent(id)}`)) : null;
     if (mine !== asked) return;
-    applied = runs.find((run) => id && run.plan === id && !run.dry_run) ?? null;
+    // This answer may be older than a run that was started meanwhile, so that of the same plan nothing is forgotten.
+    const known = runs.find((run) => id && run.plan === id && !run.dry_run);
+    if (known || id !== plan?.run_id) applied = known ?? null;
     if (!found || found.plan.run_id !== plan?.run_id) showPlan(found?.plan ?? null);
     else {
       plan = found.plan; // its list is the same for ever, whether it may be applied is not

@@ -20,6 +20,7 @@ export function showPolicies(policies, stats, scanned) {
     place.replaceChildren(nothing("There are no policies, so everything is kept.", h("p", {}, "Reset to defaults brings them back.")));
     return;
   }
+  const focused = place.contains(document.activeElement) ? document.activeElement : null;
   const without = policies.every((policy) => !policy.targets?.length);
   place.replaceChildren(
     ...(without ? [notice("warn", h("strong", {}, "No target is configured."), " Nothing can be cleaned until ", h("code", {}, "cleanup.yaml"), " names directories under ", h("code", {}, "targets"), ".")] : []),
@@ -30,6 +31,13 @@ export function showPolicies(policies, stats, scanned) {
         h("th", { scope: "col", class: "num" }, "Expired now"), h("th", { scope: "col", class: "num medium-only" }, "Size"),
         h("th", { scope: "col", class: "wide-only" }, "Last cleanup"), h("th", { scope: "col", class: "num wide-only" }, "Freed so far"))),
       h("tbody", {}, policies.map((policy) => row(policy, byType.get(policy.data_type) ?? {}, scanned)))));
+  if (focused) again(place, focused)?.focus();
+}
+
+/** Return what stands in the new table where `control` stood in the old one. */
+function again(place, control) {
+  const type = control.closest("tr")?.dataset.type;
+  return [...place.querySelectorAll(`input[type="${control.type}"]`)].find((input) => input.closest("tr").dataset.type === type);
 }
 
 function row(policy, stat, scanned) {
@@ -63,13 +71,9 @@ function expired(policy, stat, scanned) {
 }
 
 function watch(policy, line, toggle, days) {
-  let waiting;
   const draft = () => void consider(policy, line, toggle, days);
   toggle.addEventListener("change", draft);
-  days.addEventListener("input", () => {
-    clearTimeout(waiting);
-    waiting = setTimeout(draft, TYPING_MS);
-  });
+  days.addEventListener("input", draft);
   days.addEventListener("keydown", (event) => {
     if (event.key === "Escape") drafts.get(policy.data_type)?.discard();
   });
@@ -91,7 +95,7 @@ async function consider(policy, line, toggle, days) {
   const valid = /^[0-9]+$/.test(value) && Number(value) >= low && Number(value) <= high;
   days.setAttribute("aria-invalid", String(!valid));
   if (!valid) {
-    draft.say([h("span", { class: "bad" }, `Write a whole number of days from ${number(low)} to ${number(high)}.`)], null);
+    draft.refuse([h("span", { class: "bad" }, `Write a whole number of days from ${number(low)} to ${number(high)}.`)]);
     return;
   }
   await draft.preview(wanted);
@@ -130,6 +134,8 @@ function open(policy, line, toggle, days) {
   async function preview(wanted) {
     const mine = ++asked;
     say([h("span", { class: "muted" }, "Working out what this would change…")], null);
+    await new Promise((resolve) => { setTimeout(resolve, TYPING_MS); }); // more may be typed
+    if (mine !== asked) return;
     try {
       const found = await post(api("policies/preview"), wanted);
       if (mine !== asked) return;
@@ -153,7 +159,12 @@ function open(policy, line, toggle, days) {
     }
   }
 
-  const draft = { say, preview, discard: () => close(false) };
+  function refuse(content) {
+    asked += 1; // whatever is being worked out is about another value
+    say(content, null);
+  }
+
+  const draft = { refuse, preview, discard: () => close(false) };
   drafts.set(name, draft);
   return draft;
 }
