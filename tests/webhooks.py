@@ -35,7 +35,7 @@ def webhook() -> Generator[Webhook]:
             self.send_response(hook.status)
             self.end_headers()
 
-        def log_message(self, *_: object) -> None:
+        def log_message(self, format: str, *args: object) -> None:  # noqa: A002 the name that the base gives it
             pass
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
