@@ -70,11 +70,14 @@ def open_quarantine(root_fd: int) -> Generator[Quarantine]:
     cannot be guessed is used instead. Raises OSError when the root cannot be written to.
     """
     name = f"{QUARANTINE_PREFIX}{os.geteuid()}"
-    quarantine = _open(root_fd, name)
+    try:
+        quarantine = _open(root_fd, name) or _open(root_fd, f"{name}-{secrets.token_hex(8)}")
+    except PermissionError:
+        raise PermissionError(
+            "nothing can be moved out of the root without permission to write there; run as a user who has it"
+        ) from None
     if quarantine is None:
-        quarantine = _open(root_fd, f"{name}-{secrets.token_hex(8)}")
-    if quarantine is None:
-        raise OSError(errno.EPERM, f"no private quarantine can be made in the root (tried {name})")
+        raise PermissionError(f"no private quarantine can be made in the root (tried {name})")
     with _closing(root_fd, quarantine):
         yield quarantine
 

@@ -1,7 +1,7 @@
 """Runs are launched in Dagster and watched there, through its webserver's GraphQL: the page deletes nothing by itself.
 
-Plain HTTP instead of Dagster's own client: that one imports all of Dagster into the page (1.4 s and 90 MB more than the
-page itself needs), has no time-out, and asks only for what a launch needs.
+Plain HTTP instead of Dagster's own client: that one imports all of Dagster into the page (0.9 s of processor time and
+37 MB more than the page itself needs), has no time-out, and asks only for what a launch needs.
 """
 
 import time
