@@ -349,6 +349,7 @@ def outcome(package: Path, *tests: str) -> subprocess.CompletedProcess[str]:
     options = ["-x", "-q", "-p", "no:cacheprovider", "-c", str(_TOP / "pyproject.toml"), "--rootdir", str(_TOP)]
     paths = [str(_TOP / "tests" / test) for test in tests]
     environment = os.environ | {"PYTHONPATH": str(package), "PYTHONDONTWRITEBYTECODE": "1", "PROVE": ""}
+    environment.pop("PYTEST_ADDOPTS", None)  # CI's plugin lies where this PYTHONPATH does not lead
     with tempfile.TemporaryDirectory(prefix="m") as place:  # short: the name of a socket may have 107 bytes
         command = [sys.executable, "-m", "pytest", *options, f"--basetemp={place}/t", *paths]
         return subprocess.run(command, cwd=package, env=environment, capture_output=True, text=True, check=False)
