@@ -16,5 +16,5 @@ class Collector(Protocol):
         ...
 
     def content_sha256(self, candidate: Candidate, directories: Directories) -> str | None:
-        """Return the sha256 of a candidate's bytes as they are now, or None when they cannot be read."""
+        """Return the sha256 of a candidate's bytes, or None when they cannot be read or it is another file by now."""
         ...

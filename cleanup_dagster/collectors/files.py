@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from wcmatch import glob
 
 from cleanup_dagster.collectors.shards import EVERYTHING, Shard
-from cleanup_dagster.filesystem.identity import OPEN_FILE, hash_open, identify, obstacle
+from cleanup_dagster.filesystem.identity import OPEN_FILE, difference, hash_open, identify, obstacle
 from cleanup_dagster.filesystem.names import split, to_os, to_text
 from cleanup_dagster.filesystem.tree import Closed, Directories, Found, join, walk
 from cleanup_dagster.retention.models import AgeSource, Candidate, Identity, Reason
@@ -47,14 +47,16 @@ class FilesCollector:
                 yield candidate
 
     def content_sha256(self, candidate: Candidate, directories: Directories) -> str | None:
-        """Return the sha256 of a candidate's bytes as they are now, or None when they cannot be read."""
+        """Return the sha256 of a candidate's bytes, or None when they cannot be read or it is another file by now."""
         directory, name = split(candidate.path)
         try:
             fd = os.open(to_os(name), OPEN_FILE, dir_fd=directories.open(directory))
         except OSError:
             return None
         try:
-            return hash_open(fd)
+            return hash_open(fd) if difference(candidate.identity, os.fstat(fd)) is None else None
+        except OSError:
+            return None
         finally:
             os.close(fd)
 

@@ -64,7 +64,12 @@ def difference(before: Identity, now: os.stat_result, changed_ns: int = 0) -> st
 
 
 def hash_open(fd: int) -> str:
-    """Return the sha256 of an open file, from its beginning."""
+    """Return the sha256 of an open file, from its beginning.
+
+    Raises OSError for what is no regular file: somebody may have put a device in its place, and /dev/zero never ends.
+    """
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        raise OSError("it is not a regular file any more")
     digest = hashlib.sha256()
     position = 0
     while block := os.pread(fd, 1 << 20, position):

@@ -131,3 +131,10 @@ def test_the_hash_is_of_the_whole_file_wherever_the_descriptor_stands(tmp_path: 
     os.lseek(fd, 1_000, os.SEEK_SET)
     assert hash_open(fd) == hashlib.sha256(b"x" * 2_500_000).hexdigest()
     os.close(fd)
+
+
+def test_a_device_that_never_ends_is_not_hashed() -> None:
+    fd = os.open("/dev/zero", OPEN_FILE)
+    with pytest.raises(OSError, match="not a regular file"):
+        hash_open(fd)
+    os.close(fd)
