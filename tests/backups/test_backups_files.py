@@ -86,9 +86,9 @@ def test_nobody_else_can_read_it_whatever_the_source_and_the_umask_say(tmp_path:
 
 def test_until_it_is_published_nothing_is_called_backup(tmp_path: Path, place: Path, store: FileBackups) -> None:
     staged = stage(store, b"content", tmp_path)
-    assert tree(place) == [f".staging-{RUN}/0.part"]
+    assert tree(place) == [f".staging-{RUN}/0-0.part"]
     store.make_durable([staged])
-    assert tree(place) == [f".staging-{RUN}/0.part"]
+    assert tree(place) == [f".staging-{RUN}/0-0.part"]
 
 
 def test_what_was_staged_and_not_published_is_swept(tmp_path: Path, place: Path) -> None:
@@ -108,7 +108,7 @@ def test_what_a_dead_run_staged_is_swept_by_its_recovery_and_by_nobody_else(tmp_
         (place / f".staging-{RUN}").rename(place / ".staging-dead")
     with open_file_backups(place, "other"):
         pass
-    assert tree(place) == [".staging-dead/0.part"]
+    assert tree(place) == [".staging-dead/0-0.part"]
     with open_file_backups(place, "dead"):
         pass
     assert list(place.iterdir()) == []

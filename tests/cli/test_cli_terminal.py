@@ -20,6 +20,7 @@ from cli_helpers import EXPIRED, PROGRAM, Platform, Terminal
 
 from cleanup_dagster.cli.drawing import drawing
 from cleanup_dagster.cli.executing import Watch
+from cleanup_dagster.collectors import deletion
 from cleanup_dagster.cli.output import Output
 
 _SECONDS = 60
@@ -204,6 +205,7 @@ def test_a_stop_during_deletion_settles_the_batch_in_hand(
     platform: Platform, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
     _many(platform, 400)
+    monkeypatch.setattr(deletion, "BATCH", 128)
     begin = Watch.begin
 
     def stopped_after_one_batch(self: Watch, done: str, subject: str, of: int) -> Callable[[int], None]:

@@ -28,7 +28,8 @@ def state(tmp_path: Path) -> Generator[int]:
 def test_one_holder_at_a_time(state: int) -> None:
     with host_lock(state) as first:
         with host_lock(state) as second:
-            assert (first, second) == (True, False)
+            assert first is not None
+            assert second is None
         with host_lock(state) as third:  # the one that did not get it did not let go of it either
             assert not third
     with host_lock(state) as again:

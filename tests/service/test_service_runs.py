@@ -164,7 +164,9 @@ def test_directories_stay_unless_the_target_says_otherwise(platform: Platform) -
 
 def test_two_targets_with_the_same_names_keep_both_copies(platform: Platform) -> None:
     other = platform.home / "other"
-    platform.config["targets"].append({"name": "other", "kind": "files", "data_type": "temp_files", "root": str(other)})
+    platform.config["targets"].append(
+        {"name": "other", "kind": "files", "data_type": "temp_files", "root": str(other), "format": "files"}
+    )
     platform.log("app.log", 31, "from logs")
     platform.file(other / "app.log", 31, "from other")
     ended = platform.run()
