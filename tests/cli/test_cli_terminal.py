@@ -20,8 +20,8 @@ from cli_helpers import EXPIRED, PROGRAM, Platform, Terminal
 
 from cleanup_dagster.cli.drawing import drawing
 from cleanup_dagster.cli.executing import Watch
-from cleanup_dagster.collectors import deletion
 from cleanup_dagster.cli.output import Output
+from cleanup_dagster.collectors import deletion
 
 _SECONDS = 60
 #: Takes the terminal, and hears Ctrl-C even where the tests themselves run in a shell's background, which does not.
@@ -266,7 +266,7 @@ def test_a_second_ctrl_c_ends_at_once_and_the_next_run_settles(
 
 
 def test_ctrl_c_stops_a_restore_and_it_goes_on_later(platform: Platform) -> None:
-    _many(platform, 500)
+    _many(platform, 4_000)
     run_id = platform.call("run", "--yes", "--json").document["run_id"]
     with _terminal(platform, "restore", run_id) as screen:
         screen.wait_for(r"Restore[^\n]* [1-9][0-9,]* files")
@@ -275,4 +275,4 @@ def test_ctrl_c_stops_a_restore_and_it_goes_on_later(platform: Platform) -> None
     assert re.search(r"Interrupted at a safe point after [0-9,]+ files of the restore; start it again", _words(screen))
     back = len(list(platform.ops.glob("operation_many*.json")))
     assert platform.call("restore", run_id).code == 0
-    assert back <= len(list(platform.ops.glob("operation_many*.json"))) == 500
+    assert back <= len(list(platform.ops.glob("operation_many*.json"))) == 4_000
