@@ -269,7 +269,7 @@ def test_ctrl_c_stops_a_restore_and_it_goes_on_later(platform: Platform) -> None
     _many(platform, 4_000)
     run_id = platform.call("run", "--yes", "--json").document["run_id"]
     with _terminal(platform, "restore", run_id) as screen:
-        screen.wait_for(r"Restore[^\n]* [1-9][0-9,]* files")
+        screen.wait_for(r"Restore[^\n]* [1-9][0-9,]* of 4,00")
         screen.type("\x03")
         assert screen.end() == 130
     assert re.search(r"Interrupted at a safe point after [0-9,]+ files of the restore; start it again", _words(screen))

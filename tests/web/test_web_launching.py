@@ -97,7 +97,7 @@ def _clean_and_undo(platform: real.Platform, client: Client, dry: str) -> None:
     answers: list[Any] = []
 
     def taken() -> bool:
-        """Ask until Dagster has put the dry run away, a moment after ours has ended: until then it counts as at work."""
+        """Ask until Dagster, too, calls the dry run ended, a moment after ours has."""
         answers.append(client.post(f"{API}/plans/{dry}/apply", json={}, headers={"Idempotency-Key": "apply"}))
         return answers[-1].status_code == 200
 
