@@ -71,7 +71,8 @@ def platform(place: Path) -> Platform:
     return platform
 
 
-#: Keeps five expired files there, and exchanges them with something that is none.
+#: Keeps five expired files there, and exchanges them with something that is none. Every exchange moves a file's ctime,
+#: after which a run that had judged it leaves it: so that some are deleted too, the attack pauses now and then.
 EXCHANGE = """
 thing = place + "/special/thing"
 for turn in itertools.count():
@@ -89,6 +90,8 @@ for turn in itertools.count():
         exchange(f"{root}/f{number}", thing)
         time.sleep(random.random() / 500)
         exchange(f"{root}/f{number}", thing)
+    if turn % 10 == 0:
+        time.sleep(random.random() / 2)
 print(turn)
 """
 
