@@ -71,8 +71,8 @@ def platform(place: Path) -> Platform:
     return platform
 
 
-#: Keeps five expired files there, and exchanges them with something that is none. Every exchange moves a file's ctime,
-#: after which a run that had judged it leaves it: so that some are deleted too, the attack pauses now and then.
+#: Keeps five expired files there, and exchanges them with something that is none. Each exchange changes their ctime, so
+#: without a pause now and then no run would ever take one.
 EXCHANGE = """
 thing = place + "/special/thing"
 for turn in itertools.count():
@@ -90,8 +90,8 @@ for turn in itertools.count():
         exchange(f"{root}/f{number}", thing)
         time.sleep(random.random() / 500)
         exchange(f"{root}/f{number}", thing)
-    if turn % 10 == 0:
-        time.sleep(random.random() / 2)
+    if turn % 20 == 0:
+        time.sleep(random.random())
 print(turn)
 """
 

@@ -2,10 +2,12 @@
 
 import os
 import shutil
+import subprocess
 import tempfile
 import time
 import warnings
 from collections.abc import Callable, Generator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -262,9 +264,14 @@ class Server:
 
     def _processes(self) -> list[psutil.Process]:
         postmaster = psutil.Process(int((self._data / "postmaster.pid").read_text().split()[0]))
+        assert "postgres" in postmaster.name(), "a server that died leaves its number, and another process may get it"
         return [postmaster, *postmaster.children()]
 
     def start(self) -> None:
+        for _ in range(3):  # a loaded machine may take longer to replay the log than pg_ctl waits
+            with suppress(subprocess.TimeoutExpired):
+                self._server.ensure_postgres_running()
+                return
         self._server.ensure_postgres_running()
 
     def stop(self) -> None:
