@@ -1,12 +1,18 @@
 """How much room there is where something will be written, and whether it survives a power cut."""
 
+import errno
 import os
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 from msgspec import Struct
 
 _VOLATILE = frozenset({"tmpfs", "ramfs"})
+_NOT_THERE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP})
 _BLOCK = 4_096  # what a copy of any size rounds up to
+
+Answer = TypeVar("Answer")
 
 
 class Usage(Struct, frozen=True):
@@ -24,20 +30,19 @@ class Usage(Struct, frozen=True):
 
 def usage(path: Path) -> Usage:
     """Return how full the filesystem is that `path` lies on, or would be created on. Raises OSError."""
-    place = _existing(path)
-    status = os.statvfs(place)
+    status = _ask(os.statvfs, path)
     used = (status.f_blocks - status.f_bfree) * status.f_frsize
-    return Usage(place.stat().st_dev, used, status.f_bavail * status.f_frsize)
+    return Usage(_ask(os.stat, path).st_dev, used, status.f_bavail * status.f_frsize)
 
 
 def same_filesystem(one: Path, other: Path) -> bool:
     """Tell whether two paths lie on one filesystem, or would if they were created. Raises OSError."""
-    return _existing(one).stat().st_dev == _existing(other).stat().st_dev
+    return _ask(os.stat, one).st_dev == _ask(os.stat, other).st_dev
 
 
 def free_bytes(path: Path) -> int:
     """Return the bytes this process may still write at `path`, or where it would be created."""
-    status = os.statvfs(_existing(path))
+    status = _ask(os.statvfs, path)
     return status.f_bavail * status.f_frsize
 
 
@@ -52,7 +57,7 @@ def is_volatile(path: Path) -> bool:
         mounts = Path("/proc/self/mountinfo").read_text(encoding="utf-8", errors="surrogateescape")
     except OSError:
         return False
-    device = _existing(path).stat().st_dev
+    device = _ask(os.stat, path).st_dev
     wanted = f"{os.major(device)}:{os.minor(device)}"
     for line in mounts.splitlines():
         left, _, right = line.partition(" - ")
@@ -61,5 +66,13 @@ def is_volatile(path: Path) -> bool:
     return False
 
 
-def _existing(path: Path) -> Path:
-    return next(p for p in (path, *path.parents) if p.exists())
+def _ask(question: Callable[[Path], Answer], path: Path) -> Answer:
+    """Ask about a path, or the nearest directory above it that is there. What goes meanwhile was never there."""
+    for above in path.parents:
+        try:
+            return question(path)
+        except OSError as error:
+            if error.errno not in _NOT_THERE:
+                raise
+        path = above
+    return question(path)

@@ -14,6 +14,25 @@ def test_what_is_free_where_it_will_be_created(tmp_path: Path) -> None:
     assert free_bytes(tmp_path / "not/there/yet") == pytest.approx(status.f_bavail * status.f_frsize, rel=0.05)
 
 
+def test_what_goes_while_it_is_looked_at_was_never_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "going").mkdir()
+    statvfs = os.statvfs
+
+    def removing(path: Path) -> os.statvfs_result:
+        (tmp_path / "going").rmdir() if path.name == "going" else None
+        return statvfs(path)
+
+    monkeypatch.setattr(os, "statvfs", removing)
+    assert free_bytes(tmp_path / "going") == pytest.approx(free_bytes(tmp_path), rel=0.05)
+
+
+@pytest.mark.parametrize("loop", [True, False])
+def test_what_leads_nowhere_is_not_there(tmp_path: Path, loop: bool) -> None:
+    (tmp_path / "file").touch()
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    assert is_volatile(tmp_path / ("loop" if loop else "file/below")) == is_volatile(tmp_path)
+
+
 def test_a_copy_takes_up_to_a_block_more_than_its_bytes() -> None:
     assert bytes_on_disk(3, 10) == 10 + 3 * 4_096
     assert bytes_on_disk(0, 0) == 0
