@@ -225,6 +225,7 @@ def _findings(session: Session) -> Iterator[Finding]:
             yield Finding("config", Health.FAILED, problem, "nothing can run before it is right", unusable=True)
         return
     yield Finding("config", Health.OK, str(settings.config_file or "the defaults and the environment"))
+    session.begin()
     yield from examine(settings)
     yield _schedule(session)
 

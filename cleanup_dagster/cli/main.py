@@ -5,20 +5,24 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from typing import NoReturn
+from typing import TYPE_CHECKING
 
-from cleanup_dagster.cli import exits
+from cleanup_dagster.cli import exits, interrupts
+
+if TYPE_CHECKING:
+    from typing import NoReturn
 
 
 def main() -> NoReturn:
     """Run the command that this process was started with, and end."""
+    interrupts.end_at_once()
     _open_streams()
     try:
-        from cleanup_dagster.cli.invoking import run  # in here, so that Ctrl-C while it loads is no traceback either
+        from cleanup_dagster.cli.invoking import run
 
         code = run(sys.argv[1:])
     except KeyboardInterrupt:
-        os.write(2, b"Interrupted.\n")  # before a command began, or after it had said what it did
+        os.write(2, b"Interrupted.\n")  # after the command had said what it did
         os._exit(exits.INTERRUPTED)
     if "dagster" not in sys.modules:
         # Whatever was opened is closed by now. Taking the interpreter apart took a third of the command's time.

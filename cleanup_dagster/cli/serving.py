@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import os
 from typing import TYPE_CHECKING
 
@@ -29,7 +28,7 @@ def serve(session: Session, host: str | None, port: int | None) -> int:
     for option, value in (("--host", host), ("--port", port)):
         if value == "":
             raise CliError(f"{option} is empty; give a value, or leave the option out")
-    gc.enable()
+    session.begin()
     for variable, value in (("CLEANUP_WEB_HOST", host), ("CLEANUP_WEB_PORT", port)):
         if value is not None:
             os.environ[variable] = str(value)

@@ -9,7 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cleanup_dagster.cli import exits
+from cleanup_dagster.cli import exits, interrupts
 from cleanup_dagster.cli.exits import CliError
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ class Session:
         """Open the service. Raises what `open_service` does."""
         from cleanup_dagster.bootstrap import open_service
 
-        gc.enable()  # what was imported is there; from here on it may take a while
+        self.begin()
         with open_service(self.settings) as service:
             yield service
 
@@ -66,7 +66,7 @@ class Session:
         """Open what records are looked up and changed in. Raises what `open_installation` does."""
         from cleanup_dagster.bootstrap import open_installation
 
-        gc.enable()
+        self.begin()
         with open_installation(self.settings) as installation:
             yield installation
 
@@ -78,8 +78,14 @@ class Session:
         with self.installation() as installation:
             yield Records(installation)
 
+    def begin(self) -> None:
+        """Begin: what is needed is imported, from here on it may take a while, and Ctrl-C must settle what it met."""
+        gc.enable()
+        interrupts.raise_again()
+
     def changes(self, shown_by: str) -> None:
         """Say that from here on something may be changed, and which command shows whether it was."""
+        self.begin()
         self.out.if_interrupted = f"`cleanup-operations {shown_by}` shows what was done"
 
     def finish(
