@@ -12,6 +12,7 @@ import uvicorn
 from cleanup_dagster.settings import Settings
 from cleanup_dagster.state import open_state
 from cleanup_dagster.web.app import create_app
+from cleanup_dagster.web.connections import Connection
 from cleanup_dagster.web.tokens import Tokens, TokensError, tokens_of
 from cleanup_dagster.web_settings import Web
 
@@ -48,6 +49,7 @@ def serve(settings: Settings, reload: Callable[[], Settings], ready: Callable[[A
                 create_app(settings, tokens, reload),
                 host=web.host,
                 port=web.port,
+                http=Connection,
                 log_level="warning",
                 access_log=False,
                 server_header=False,
