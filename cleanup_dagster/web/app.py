@@ -36,6 +36,10 @@ from cleanup_dagster.web.shell import BoundedBody, KnownHost, NoTraceback
 from cleanup_dagster.web.snapshot import Snapshots
 from cleanup_dagster.web.tokens import Tokens
 
+_DESCRIPTION = """What the page shows and does, for scripts and dashboards. Send `Authorization: Bearer TOKEN`; in a
+browser that is logged in nothing more is needed to try things out here. Errors are
+`{"success": false, "error": "a sentence"}` with a fitting status."""
+
 
 def create_app(
     settings: Settings, tokens: Tokens, reload: Callable[[], Settings] | None = None, rates: Rates | None = None
@@ -67,6 +71,7 @@ def create_app(
     web = settings.web
     app = FastAPI(
         title="cleanup_dagster",
+        description=_DESCRIPTION,
         version=__version__,
         lifespan=lifespan,
         docs_url=None,

@@ -9,6 +9,7 @@ from cleanup_dagster.retention.defaults import RETENTION_DAYS_MAX, RETENTION_DAY
 
 DataType = Annotated[str, Field(pattern=r"^[a-z0-9_]{1,40}$", examples=["dbt_logs"])]
 Days = Annotated[int, Field(ge=RETENTION_DAYS_MIN, le=RETENTION_DAYS_MAX, examples=[14])]
+KeepLast = Annotated[int, Field(ge=0, le=KEEP_LAST_MAX, examples=[3])]
 
 
 class Body(BaseModel):
@@ -33,7 +34,7 @@ class PolicyChange(Body):
     data_type: DataType
     retention_days: Days | None = None
     enabled: bool | None = None
-    keep_last: int | None = Field(default=None, ge=0, le=KEEP_LAST_MAX)
+    keep_last: KeepLast | None = None
 
 
 class PolicyPreview(Body):
@@ -42,6 +43,7 @@ class PolicyPreview(Body):
     data_type: DataType
     retention_days: Days | None = None
     enabled: bool | None = None
+    keep_last: KeepLast | None = None
 
 
 CleanupKind = Literal["automatic", "manual", "emergency"]

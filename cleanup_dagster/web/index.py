@@ -32,6 +32,7 @@ class Facet(NamedTuple):
     """What the files that share it agree in. `guarded` files stay even when their policy lets them go."""
 
     number: int
+    target: str
     data_type: str
     goes: bool
     reason: str
@@ -122,8 +123,8 @@ class FileIndex:
         ((self.made_ns,),) = conn.execute("SELECT made_ns FROM meta")
         ((self.files,),) = conn.execute("SELECT coalesce(max(rank), 0) FROM by_path")
         self.facets = [
-            Facet(number, data_type, bool(goes), reason, status, bool(guarded))
-            for number, data_type, goes, reason, status, guarded in conn.execute("SELECT * FROM facets")
+            Facet(number, target, data_type, bool(goes), reason, status, bool(guarded))
+            for number, target, data_type, goes, reason, status, guarded in conn.execute("SELECT * FROM facets")
         ]
         self._orders = {sort: _Order(-(-self.files // BLOCK)) for sort in ORDERS}
         for sort, facet, block, files, size in conn.execute("SELECT * FROM blocks"):
@@ -164,6 +165,26 @@ class FileIndex:
         total = order.total(numbers).files
         rows = self._rows(self._ranks("age", numbers, max(0, total - limit), min(limit, total)))
         return [row for row in reversed(rows) if row.since_ns < moment_ns]
+
+    def older_beyond_newest(
+        self, moment_ns: int, wanted: Callable[[Facet], bool], ranked: Callable[[Facet], bool], keep: int, limit: int
+    ) -> tuple[Tally, list[Row]]:
+        """Return what `older_than` and `oldest` do, without the newest `keep` of each pipeline in each target.
+
+        `ranked` are the facets that take places among the newest. All of their files are put in order, which takes a
+        second for a million: one at a time, as a search.
+        """
+        with self._searching, self._connection() as conn:
+            ((files, size, first),) = conn.execute(
+                "WITH old AS MATERIALIZED (SELECT id, size, since_ns FROM (SELECT id, size, since_ns, files.facet, "  # noqa: S608
+                "row_number() OVER (PARTITION BY target, pipeline ORDER BY since_ns DESC, id DESC) AS place "
+                f"FROM files JOIN facets ON facets.facet = files.facet WHERE files.{_among(self._numbers(ranked))}) "
+                f"WHERE place > ? AND since_ns < ? AND {_among(self._numbers(wanted))}) "
+                "SELECT count(*), coalesce(sum(size), 0), (SELECT json_group_array(id) FROM "
+                "(SELECT id FROM old ORDER BY since_ns, id LIMIT ?)) FROM old",
+                (keep, moment_ns, limit),
+            ).fetchall()
+        return Tally(files, size), self._rows(msgspec.json.decode(first))
 
     def page(self, wanted: Filter, sort: str, start: int, limit: int, *, descending: bool) -> Listed:
         """Return `limit` files from the position `start` on."""

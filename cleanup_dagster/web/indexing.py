@@ -37,7 +37,7 @@ CREATE TABLE scanned (
 );
 CREATE TABLE gone (path TEXT PRIMARY KEY) WITHOUT ROWID;
 CREATE TABLE facets (
-    facet INTEGER PRIMARY KEY, data_type TEXT, goes INTEGER, reason TEXT, status TEXT, guarded INTEGER
+    facet INTEGER PRIMARY KEY, target TEXT, data_type TEXT, goes INTEGER, reason TEXT, status TEXT, guarded INTEGER
 );
 CREATE TABLE files (
     id INTEGER PRIMARY KEY, path TEXT, facet INTEGER, size INTEGER, since_ns INTEGER, age_from TEXT,
@@ -65,19 +65,19 @@ class _Facets:
     """Numbers for the kinds of files that are filtered by."""
 
     def __init__(self) -> None:
-        self.known: dict[tuple[str, bool, str, str | None, bool], int] = {}
+        self.known: dict[tuple[str, str, bool, str, str | None, bool], int] = {}
 
-    def number(self, verdict: Verdict, now_ns: int, min_age_ns: int) -> int:
+    def number(self, target: str, verdict: Verdict, now_ns: int, min_age_ns: int) -> int:
         candidate = verdict.candidate
         modified_ago_ns = now_ns - candidate.identity.mtime_ns
         guarded = verdict.reason in _ELIGIBLE and (
             (candidate.active and modified_ago_ns < ACTIVE_WITHIN_NS) or modified_ago_ns < min_age_ns
         )
-        key = (candidate.data_type, verdict.delete, verdict.reason.value, candidate.status, guarded)
+        key = (target, candidate.data_type, verdict.delete, verdict.reason.value, candidate.status, guarded)
         number = self.known.get(key)
         if number is None:
             if len(self.known) >= FACETS_MAX:
-                key = (candidate.data_type, verdict.delete, verdict.reason.value, None, guarded)
+                key = (target, candidate.data_type, verdict.delete, verdict.reason.value, None, guarded)
             number = self.known.setdefault(key, len(self.known) + 1)
         return number
 
@@ -111,7 +111,7 @@ def _fill(conn: sqlite3.Connection, material: Material) -> None:
         )
     conn.execute("INSERT INTO meta VALUES (?)", (made_ns,))
     conn.executemany(
-        "INSERT INTO facets VALUES (?, ?, ?, ?, ?, ?)", [(number, *key) for key, number in facets.known.items()]
+        "INSERT INTO facets VALUES (?, ?, ?, ?, ?, ?, ?)", [(number, *key) for key, number in facets.known.items()]
     )
     conn.execute(
         f"INSERT INTO files ({COLUMNS}) SELECT {COLUMNS} FROM scanned "  # noqa: S608  constants
@@ -144,7 +144,7 @@ def _rows(path: Path, facets: _Facets, material: Material) -> Iterator[tuple[obj
         candidate = verdict.candidate
         yield (
             f"{root}/{candidate.path}",
-            facets.number(verdict, now_ns, min_age_ns),
+            facets.number(header.target, verdict, now_ns, min_age_ns),
             candidate.identity.size,
             candidate.since_ns,
             candidate.age_from.value,

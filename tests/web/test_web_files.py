@@ -114,6 +114,44 @@ def test_what_a_number_of_days_would_let_go_is_counted_to_the_file(index: FileIn
         assert [row.path for row in examples] == [r.path for r in sorted(old, key=lambda r: r.since_ns)[:5]]
 
 
+@pytest.mark.parametrize("keep", [1, 7, 2_000])
+def test_the_newest_of_each_pipeline_are_not_among_what_a_change_would_let_go(index: FileIndex, keep: int) -> None:
+    cutoff = NOW - 50 * NS_PER_DAY
+    done = [row for row in everything() if row.verdict.candidate.data_type == "completed_operations"]
+    places: dict[str | None, int] = {}
+    old: list[Row] = []
+    for row in sorted(done, key=lambda row: (row.since_ns, row.path), reverse=True):
+        pipeline = row.verdict.candidate.pipeline
+        places[pipeline] = places.get(pipeline, 0) + 1
+        if places[pipeline] > keep and row.since_ns < cutoff and row.verdict.reason is Reason.NOT_EXPIRED:
+            old.insert(0, row)
+    assert len(places) == 3
+    tally, examples = index.older_beyond_newest(
+        cutoff,
+        lambda facet: facet.data_type == "completed_operations" and facet.reason == "not_expired",
+        lambda facet: facet.data_type == "completed_operations",
+        keep,
+        5,
+    )
+    assert (tally.files, tally.bytes) == (len(old), sum(row.size for row in old))
+    assert [row.path for row in examples] == [row.path for row in old[:5]]
+
+
+def test_the_newest_are_counted_in_each_target_for_itself(tmp_path: Path) -> None:
+    some = [v for v, _ in zip(verdicts(), range(60), strict=False) if v.candidate.pipeline == "orders"]
+    for target in ("one", "two"):
+        with write_manifest(tmp_path / target, Header(Kind.PLAN, "run", target, f"/srv/{target}", NOW)) as manifest:
+            for verdict in some:
+                manifest.write(verdict)
+            manifest.close()
+    make_index(Material((str(tmp_path / "one"), str(tmp_path / "two")), (), {}, str(tmp_path / "i.db")))
+    index = FileIndex(tmp_path / "i.db")
+    tally, examples = index.older_beyond_newest(NOW, lambda _: True, lambda _: True, len(some) - 1, 9)
+    assert tally.files == 2
+    assert [Path(row.path).parent.name for row in examples] == ["one", "two"]
+    index.remove()
+
+
 def test_what_was_deleted_since_is_left_out_and_a_torn_manifest_counts_up_to_its_tear(tmp_path: Path) -> None:
     some = [v for v, _ in zip(verdicts(), range(10), strict=False)]
     with write_manifest(tmp_path / "plan", Header(Kind.PLAN, "run", "ops", "/srv/ops", NOW)) as manifest:
@@ -202,6 +240,9 @@ def test_the_page_scans_by_itself_and_shows_what_it_found(
     assert Path(seen["examples"][0]["file_path"]).name == "operation_done_8.json"
     seen = operator.post(f"{API}/policies/preview", json={**preview, "enabled": False}).json()
     assert (seen["newly_expired"]["files"], seen["no_longer_expired"]["files"]) == (0, 3)
+    for keep, newly, fewer in ((3, 6, 2), (7, 2, 2), (10, 0, 3)):  # two pipelines: of ten, and of the two oldest
+        seen = operator.post(f"{API}/policies/preview", json={**preview, "keep_last": keep}).json()
+        assert (seen["newly_expired"]["files"], seen["no_longer_expired"]["files"]) == (newly, fewer), keep
     too_few = operator.post(f"{API}/policies/preview", json={**preview, "retention_days": 1})
     assert (too_few.status_code, "allows 2 to 36500" in too_few.json()["error"]) == (422, True)
 

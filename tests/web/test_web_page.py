@@ -98,6 +98,7 @@ def test_a_policy_is_changed_a_plan_reviewed_run_and_undone(site: Site, visitor:
     expect(page.get_by_role("button", name="Save")).to_have_count(0)
     assert site.ask("SELECT retention_days FROM cleanup_policies WHERE data_type = 'failed_operations'") == [(10,)]
 
+    _keep_the_newest(site, page)
     show(page, "Clean up")
     page.get_by_role("button", name="Dry run", exact=True).click()
     expected = OLD + 5  # with those of the platform itself, the hostile one, and the one of twelve days
@@ -141,6 +142,39 @@ def test_a_policy_is_changed_a_plan_reviewed_run_and_undone(site: Site, visitor:
     page.get_by_role("button", name="Reset to defaults").click()
     page.get_by_role("dialog").get_by_role("button", name="Reset").click()
     expect(days).to_have_value("14")
+
+
+def _keep_the_newest(site: Site, page: Page) -> None:
+    """Let the newest of each pipeline stay, and then no more: both are told before they are saved."""
+    newest = page.get_by_label("Newest failed_operations of each pipeline that always stay")
+    newest.fill("-1")
+    expect(page.get_by_text("Write a whole number of items that always stay from 0")).to_be_visible()
+    for value, said in (("1", "4 files, 856 B that are expired now would stay"), ("0", "1 file, 20 B more would")):
+        newest.fill(value)
+        expect(page.locator("#policies .change-box")).to_have_text(re.compile(f"Newest that always stay: .*{said}"))
+        page.get_by_role("button", name="Save").click()
+        expect(page.get_by_role("button", name="Save")).to_have_count(0)
+        expect(newest).to_have_value(value)
+        kept = site.ask("SELECT keep_last FROM cleanup_policies WHERE data_type = 'failed_operations'")
+        assert kept == [(int(value),)]
+
+
+def test_the_description_of_the_api_is_read_and_tried_out(visitor: Visitor) -> None:
+    """A breach of the CSP or anything from elsewhere would be a complaint of the browser."""
+    page = visitor.log_in()
+    page.goto(f"{visitor.url}/docs")
+    for operation, body in (
+        ("GET /api/cleanup/policies", '"minimum": '),
+        ("POST /api/cleanup/policies/preview", '"newly_expired": '),  # with the session's CSRF token
+    ):
+        method, path = operation.split()
+        block = page.locator(f".opblock-{method.lower()}").filter(has=page.locator(f"[data-path='{path}']"))
+        block.locator(".opblock-summary-control").click()
+        block.get_by_role("button", name="Try it out").click()
+        block.get_by_role("button", name="Execute").click()
+        answered = block.locator(".live-responses-table .response")
+        expect(answered.locator(".response-col_status")).to_have_text(re.compile("^200"))
+        expect(answered).to_contain_text(body)
 
 
 def test_nothing_scrolls_sideways_on_a_phone(visitor: Visitor) -> None:

@@ -1,5 +1,6 @@
 """The retention policies: how long, whether at all, and what a change would mean."""
 
+from collections.abc import Callable
 from http import HTTPStatus
 
 from fastapi import APIRouter, Request, Response
@@ -13,7 +14,7 @@ from cleanup_dagster.web.auth import visitor_of
 from cleanup_dagster.web.bodies import Nothing, PolicyChange, PolicyPreview
 from cleanup_dagster.web.described import FILE, POLICY, ok
 from cleanup_dagster.web.errors import Refusal, reply
-from cleanup_dagster.web.index import Facet
+from cleanup_dagster.web.index import Facet, FileIndex, Row
 from cleanup_dagster.web.parts import API, parts_of
 from cleanup_dagster.web.routes.files import of_row
 
@@ -21,7 +22,13 @@ router = APIRouter(prefix=f"{API}/policies", tags=["policies"])
 
 _EXAMPLES = 10
 _TALLY = {"files": 40, "bytes": 81920}
-_KEPT_BY_AGE = frozenset({Reason.NOT_EXPIRED.value, Reason.POLICY_DISABLED.value})
+#: Why a file stays that another number of days, another switch or a smaller `keep_last` would let go.
+_KEPT_BY_POLICY = frozenset({Reason.NOT_EXPIRED.value, Reason.POLICY_DISABLED.value, Reason.KEEP_LAST.value})
+#: What takes a place among the newest: whatever has no obstacle.
+_RANKED = _KEPT_BY_POLICY | {
+    reason.value
+    for reason in (Reason.EXPIRED, Reason.HELD, Reason.PUT_BACK, Reason.RECENTLY_MODIFIED, Reason.STILL_ACTIVE)
+}
 
 
 @router.get("", responses=ok({"policies": [POLICY]}))
@@ -32,7 +39,7 @@ def policies(request: Request) -> Response:
     return reply({"success": True, "policies": [_with_targets(row, platform.settings) for row in rows]})
 
 
-@router.post("", responses=ok({"message": "dbt_logs is kept for 7 days now", "policy": POLICY}))
+@router.post("", responses=ok({"message": "dbt_logs is now kept for 7 days", "policy": POLICY}))
 def change(request: Request, body: PolicyChange) -> Response:
     """Change one policy. What is left out stays; old and new are recorded with who changed it."""
     platform = parts_of(request).platform
@@ -45,8 +52,10 @@ def change(request: Request, body: PolicyChange) -> Response:
         keep_last=body.keep_last,
     )
     said = "disabled" if row.enabled is False else f"kept for {row.retention_days} days"
+    if row.enabled and row.keep_last:
+        said += f", and the newest {row.keep_last} of each pipeline always"
     policy = _with_targets(row, platform.settings)
-    return reply({"success": True, "message": f"{row.data_type} is {said} now", "policy": policy})
+    return reply({"success": True, "message": f"{row.data_type} is now {said}", "policy": policy})
 
 
 @router.post(
@@ -63,7 +72,7 @@ def change(request: Request, body: PolicyChange) -> Response:
 def preview(request: Request, body: PolicyPreview) -> Response:
     """Say what a change would let go, and what it would save, by the last scan. Changes nothing.
 
-    Counted by age alone: what `keep_last` or an unexpired backup protects may be among it.
+    What was put back and equals an unexpired backup may be among it, and stays until that backup expires.
     """
     parts = parts_of(request)
     _require_within(parts.platform.settings, body.data_type, body.retention_days)
@@ -72,7 +81,8 @@ def preview(request: Request, body: PolicyPreview) -> Response:
         raise UnknownDataType(f"there is no policy for the data type {body.data_type!r}")
     days = found[0].retention_days if body.retention_days is None else body.retention_days
     enabled = found[0].enabled if body.enabled is None else body.enabled
-    if days is None or enabled is None:
+    keep = found[0].keep_last if body.keep_last is None else body.keep_last
+    if days is None or enabled is None or keep is None:
         raise InvalidPolicy(f"{body.data_type}: {found[0].problem}")
     current = parts.snapshots.current
     if current is None:
@@ -81,17 +91,17 @@ def preview(request: Request, body: PolicyPreview) -> Response:
     cutoff_ns = index.made_ns - days * NS_PER_DAY
 
     def would_go(facet: Facet) -> bool:
-        return facet.data_type == body.data_type and facet.reason in _KEPT_BY_AGE and not facet.guarded
+        return facet.data_type == body.data_type and facet.reason in _KEPT_BY_POLICY and not facet.guarded
 
     def goes(facet: Facet) -> bool:
         return facet.data_type == body.data_type and facet.goes
 
     going = index.tally(goes)
-    if enabled:
-        still = index.older_than(cutoff_ns, goes)
-        newly, examples = index.older_than(cutoff_ns, would_go), index.oldest(cutoff_ns, would_go, _EXAMPLES)
-    else:
+    if not enabled:
         still, newly, examples = Tally(), Tally(), []
+    else:
+        still, _ = _expired(index, cutoff_ns, goes, keep)
+        newly, examples = _expired(index, cutoff_ns, would_go, keep)
     return reply(
         {
             "success": True,
@@ -112,6 +122,18 @@ def reset(request: Request, _: Nothing | None = None) -> Response:
     else:
         said = "1 policy is as it was made" if len(changed) == 1 else f"{len(changed)} policies are as they were made"
     return reply({"success": True, "message": said, "changed": changed})
+
+
+def _expired(index: FileIndex, cutoff_ns: int, wanted: Callable[[Facet], bool], keep: int) -> tuple[Tally, list[Row]]:
+    """Return what is older than a moment and not among the newest `keep`, with the oldest as examples."""
+    if not keep:
+        return index.older_than(cutoff_ns, wanted), index.oldest(cutoff_ns, wanted, _EXAMPLES)
+    data_types = {facet.data_type for facet in index.facets if wanted(facet)}
+
+    def ranked(facet: Facet) -> bool:
+        return facet.data_type in data_types and facet.reason in _RANKED
+
+    return index.older_beyond_newest(cutoff_ns, wanted, ranked, keep, _EXAMPLES)
 
 
 def _bounds(settings: Settings, data_type: str) -> tuple[int, int]:

@@ -7,6 +7,8 @@ import { button, byId, changed, h, isOperator, nothing, notice, operatorOnly, pa
 import { age, bytes, count, files, moment, number } from "./format.js";
 
 const TYPING_MS = 300;
+const KEEP_MAX = 2 ** 31 - 1;
+const NEWEST = "The newest of each pipeline stay, however old they are.";
 const drafts = new Map(); // data type -> the draft's row
 let shown = [];
 
@@ -27,8 +29,8 @@ export function showPolicies(policies, stats, scanned) {
     h("table", { class: "data policies" },
       h("caption", { class: "visually-hidden" }, "Retention policies"),
       h("thead", {}, h("tr", {},
-        h("th", { scope: "col" }, "Data type"), h("th", { scope: "col" }, "On"), h("th", { scope: "col" }, "Kept for"),
-        h("th", { scope: "col", class: "num" }, "Expired now"), h("th", { scope: "col", class: "num medium-only" }, "Size"),
+        h("th", { scope: "col" }, "Data type"), h("th", { scope: "col" }, "On"), h("th", { scope: "col" }, "Kept for", h("span", { class: "narrow-only" }, "days")), h("th", { scope: "col", title: NEWEST }, "Newest kept"),
+        h("th", { scope: "col", class: "num medium-only" }, "Expired now"), h("th", { scope: "col", class: "num medium-only" }, "Size"),
         h("th", { scope: "col", class: "wide-only" }, "Last cleanup"), h("th", { scope: "col", class: "num wide-only" }, "Freed so far"))),
       h("tbody", {}, policies.map((policy) => row(policy, byType.get(policy.data_type) ?? {}, scanned)))));
   if (focused) again(place, focused)?.focus();
@@ -37,76 +39,93 @@ export function showPolicies(policies, stats, scanned) {
 /** Return what stands in the new table where `control` stood in the old one. */
 function again(place, control) {
   const type = control.closest("tr")?.dataset.type;
-  return [...place.querySelectorAll(`input[type="${control.type}"]`)].find((input) => input.closest("tr").dataset.type === type);
+  return [...place.querySelectorAll(`input[name="${control.name}"]`)].find((input) => input.closest("tr").dataset.type === type);
 }
 
 function row(policy, stat, scanned) {
   const name = policy.data_type;
-  const toggle = h("input", { type: "checkbox", role: "switch", "aria-label": `Policy ${name}`, checked: policy.enabled });
+  const toggle = h("input", { type: "checkbox", name: "enabled", role: "switch", "aria-label": `Policy ${name}`, checked: policy.enabled });
   const days = h("input", {
-    type: "number", inputmode: "numeric", min: policy.minimum, max: policy.maximum, step: 1,
+    type: "number", name: "days", inputmode: "numeric", min: policy.minimum, max: policy.maximum, step: 1,
     value: policy.retention_days, "aria-label": `Days that ${name} are kept`,
   });
-  for (const control of [toggle, days]) operatorOnly(control);
+  const newest = h("input", {
+    type: "number", name: "keep", inputmode: "numeric", min: 0, max: KEEP_MAX, step: 1, value: policy.keep_last,
+    title: NEWEST, "aria-label": `Newest ${name} of each pipeline that always stay`,
+  });
+  const controls = { toggle, days, newest };
+  for (const control of Object.values(controls)) operatorOnly(control);
+  const [cell, below] = expired(policy, stat, scanned);
   const line = h("tr", { "data-type": name },
-    h("th", { scope: "row" }, word(name), h("span", { class: "sub" }, policy.description),
-      policy.keep_last ? h("span", { class: "sub" }, `The newest ${number(policy.keep_last)} of each pipeline always stay.`) : null,
+    h("th", { scope: "row" }, word(name), h("span", { class: "sub" }, policy.description), below,
       policy.problem || stat.problem ? h("span", { class: "sub bad" }, policy.problem || stat.problem) : null),
     h("td", {}, h("span", { class: "switch" }, toggle, h("span", { "aria-hidden": "true" }))),
     h("td", {}, h("span", { class: "policy-days" }, days, h("span", { class: "unit muted" }, "days"))),
-    expired(policy, stat, scanned),
+    h("td", {}, newest),
+    cell,
     h("td", { class: "num medium-only" }, policy.targets?.length && scanned ? bytes(stat.expired_bytes) : "–"),
     h("td", { class: "wide-only nowrap" }, moment(stat.last_cleanup)),
     h("td", { class: "num wide-only" }, bytes(stat.space_saved)));
-  if (isOperator) watch(policy, line, toggle, days);
+  if (isOperator) watch(policy, line, controls);
   return line;
 }
 
+/** Return what the last scan found expired: a cell of its own, and where that has no room a line below the name. */
 function expired(policy, stat, scanned) {
   if (!policy.targets?.length) {
-    return h("td", { class: "num" }, h("span", { class: "chip", title: "cleanup.yaml names no directory for this data type" }, "no target"));
+    const none = () => h("span", { class: "chip", title: "cleanup.yaml names no directory for this data type" }, "no target");
+    return [h("td", { class: "num medium-only" }, none()), h("span", { class: "sub narrow-only" }, none())];
   }
-  if (!scanned) return h("td", { class: "num", title: "not scanned yet" }, "–");
-  return h("td", { class: "num" }, number(stat.expired_files), h("span", { class: "sub narrow-only" }, bytes(stat.expired_bytes)));
+  if (!scanned) return [h("td", { class: "num medium-only", title: "not scanned yet" }, "–"), null];
+  const below = `${number(stat.expired_files)} expired${stat.expired_files ? `, ${bytes(stat.expired_bytes)}` : ""}`;
+  return [h("td", { class: "num medium-only" }, number(stat.expired_files)), h("span", { class: "sub narrow-only" }, below)];
 }
 
-function watch(policy, line, toggle, days) {
-  const draft = () => void consider(policy, line, toggle, days);
-  toggle.addEventListener("change", draft);
-  days.addEventListener("input", draft);
-  days.addEventListener("keydown", (event) => {
-    if (event.key === "Escape") drafts.get(policy.data_type)?.discard();
-  });
+function watch(policy, line, controls) {
+  const draft = () => void consider(policy, line, controls);
+  controls.toggle.addEventListener("change", draft);
+  for (const control of [controls.days, controls.newest]) {
+    control.addEventListener("input", draft);
+    control.addEventListener("keydown", (event) => {
+      if (event.key === "Escape") drafts.get(policy.data_type)?.discard();
+    });
+  }
+}
+
+/** Return why a control's text is no whole number from `low` to `high`, or an empty text; mark the control. */
+function problem(control, what, low, high) {
+  const value = control.value.trim();
+  const valid = /^[0-9]+$/.test(value) && Number(value) >= low && Number(value) <= high;
+  control.setAttribute("aria-invalid", String(!valid));
+  return valid ? "" : `Write a whole number of ${what} from ${number(low)} to ${number(high)}.`;
 }
 
 /** Compare the controls with the policy, and show or take away the draft. */
-async function consider(policy, line, toggle, days) {
-  const name = policy.data_type;
-  const wanted = { data_type: name };
-  const value = days.value.trim();
+async function consider(policy, line, controls) {
+  const { toggle, days, newest } = controls;
+  const wanted = { data_type: policy.data_type };
   if (toggle.checked !== policy.enabled) wanted.enabled = toggle.checked;
-  if (value !== String(policy.retention_days)) wanted.retention_days = Number(value);
-  const draft = drafts.get(name) ?? open(policy, line, toggle, days);
+  if (days.value.trim() !== String(policy.retention_days)) wanted.retention_days = Number(days.value);
+  if (newest.value.trim() !== String(policy.keep_last)) wanted.keep_last = Number(newest.value);
+  const draft = drafts.get(policy.data_type) ?? open(policy, line, controls);
   if (Object.keys(wanted).length === 1) {
     draft.discard();
     return;
   }
-  const [low, high] = [policy.minimum ?? 1, policy.maximum ?? 36500];
-  const valid = /^[0-9]+$/.test(value) && Number(value) >= low && Number(value) <= high;
-  days.setAttribute("aria-invalid", String(!valid));
-  if (!valid) {
-    draft.refuse([h("span", { class: "bad" }, `Write a whole number of days from ${number(low)} to ${number(high)}.`)]);
-    return;
-  }
-  await draft.preview(wanted);
+  const wrong = [
+    problem(days, "days", policy.minimum ?? 1, policy.maximum ?? 36500),
+    problem(newest, "items that always stay", 0, KEEP_MAX),
+  ].filter(Boolean);
+  if (wrong.length) draft.refuse([h("span", { class: "bad" }, wrong.join(" "))]);
+  else await draft.preview(wanted);
 }
 
-function open(policy, line, toggle, days) {
+function open(policy, line, { toggle, days, newest }) {
   const name = policy.data_type;
   const said = h("div", { role: "status" });
   const save = button("Save", null, "primary small-button");
   const discard = button("Discard", () => close(true), "small-button");
-  const area = h("tr", { class: "change" }, h("td", { colspan: 7 },
+  const area = h("tr", { class: "change" }, h("td", { colspan: 8 },
     h("div", { class: "change-box" }, said, h("div", { class: "buttons" }, save, discard))));
   let asked = 0;
 
@@ -117,7 +136,8 @@ function open(policy, line, toggle, days) {
     asked += 1;
     toggle.checked = policy.enabled;
     days.value = policy.retention_days;
-    days.removeAttribute("aria-invalid");
+    newest.value = policy.keep_last;
+    for (const control of [days, newest]) control.removeAttribute("aria-invalid");
     line.classList.remove("changed");
     area.remove();
     drafts.delete(name);
@@ -173,7 +193,8 @@ function sentence(policy, wanted) {
   const parts = [];
   if (wanted.enabled !== undefined) parts.push(wanted.enabled ? "Switched on" : "Switched off");
   if (wanted.retention_days !== undefined) parts.push(`${count(policy.retention_days, "day")} → ${count(wanted.retention_days, "day")}`);
-  return `${parts.join(", ")}.`;
+  if (wanted.keep_last !== undefined) parts.push(`newest that always stay: ${number(policy.keep_last)} → ${number(wanted.keep_last)}`);
+  return `${parts.join(", ").replace(/^./, (first) => first.toUpperCase())}.`;
 }
 
 function consequences(policy, wanted, found) {
