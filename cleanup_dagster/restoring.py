@@ -204,12 +204,15 @@ def _restore_set(
         manifest = stack.enter_context(write_manifest(path, header))
         restorer = stack.enter_context(closing(Restorer(root, store, dry_run=request.dry_run)))
         spared = bytearray() if selection.has_paths else _spared(installation, kept)
-        for receipt in _receipts(kept, selection.exactly(root_text)):
-            if selection.takes(root_text, receipt) and not any(spared[receipt.number : receipt.number + 1]):
-                restored = restorer.restore(receipt)
-                found.add(restored)
-                manifest.write(restored)
-                progress(1)
+        wanted = (
+            receipt
+            for receipt in _receipts(kept, selection.exactly(root_text))
+            if selection.takes(root_text, receipt) and not any(spared[receipt.number : receipt.number + 1])
+        )
+        for restored in restorer.restore(wanted):
+            found.add(restored)
+            manifest.write(restored)
+            progress(1)
         manifest.close()
 
 

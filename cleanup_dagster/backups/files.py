@@ -20,6 +20,7 @@ from msgspec import Struct
 from cleanup_dagster.backups.archive import FRAME_BYTES, read_member, unpack
 from cleanup_dagster.backups.manifest import WHOLE, Part
 from cleanup_dagster.backups.source import SourceError, read_source
+from cleanup_dagster.filesystem.flushing import sync_each
 from cleanup_dagster.filesystem.identity import OPEN_DIRECTORY, OPEN_FILE
 from cleanup_dagster.filesystem.names import split, to_os
 from cleanup_dagster.filesystem.private import private_directory
@@ -101,15 +102,16 @@ class FileBackups:
     def make_durable(self, batch: Iterable[Staged]) -> None:
         """Bring staged copies to the device, read them back from there and compare, and close them.
 
-        Write all, then sync each: 20 times the rate of syncing after every file. A failed fsync is never repeated on
+        Write all, then sync all: 20 times the rate of syncing after every file. A failed fsync is never repeated on
         the same descriptor, because the kernel may already have dropped the pages. Raises BackupError.
         """
         batch = list(batch)
         try:
             for staged in batch:
-                _begin_writing(staged.fd)  # so that the first fsync commits the blocks of all of them
-            for staged in batch:
-                os.fsync(staged.fd)
+                begin_writing(staged.fd)  # so that the first fsync commits the blocks of all of them
+            for problem in sync_each([staged.fd for staged in batch]):
+                if problem is not None:
+                    raise problem
             for staged in batch:
                 if _read_back(staged) != staged.sha256:
                     raise BackupError(f"a copy in {self.path} does not read back as written; the disk is failing")
@@ -396,14 +398,14 @@ def _write_all(fd: int, block: bytes) -> None:
         view = view[os.write(fd, view) :]
 
 
-def _begin_writing(fd: int) -> None:
+def begin_writing(fd: int) -> None:
     """Have the kernel begin to write an open file out, where it can be told to (not on macOS), and drop its pages."""
     if hasattr(os, "posix_fadvise"):
         os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
 
 
 def _read_back(staged: Staged) -> str:
-    _begin_writing(staged.fd)  # it is written: now the pages are dropped, so that the device itself answers
+    begin_writing(staged.fd)  # it is written: now the pages are dropped, so that the device itself answers
     digest = hashlib.sha256()
     position = 0
     while block := os.pread(staged.fd, min(_BLOCK, staged.size + 1 - position), position):

@@ -17,6 +17,7 @@ import os
 import shutil
 import signal
 import sys
+import threading
 import traceback
 from collections.abc import Callable, Generator
 from contextlib import ExitStack, contextmanager
@@ -45,6 +46,7 @@ _CALLS = ("open", "read", "pread", "write", "lseek", "ftruncate", "fsync", "stat
 #: The states in which a file may stay in quarantine, for a person to move.
 STAYS = frozenset({State.FAILED, State.CONFLICT})
 _UNFAILING = ("close",)  # struck by a kill only
+_COUNTING = threading.Lock()
 
 
 class Fault(NamedTuple):
@@ -84,8 +86,10 @@ def hooking(holder: Any, name: str, made: list[str], fault: Fault, refuse: Calla
 
     @functools.wraps(function)
     def hooked(*arguments: Any, **keywords: Any) -> Any:
-        made.append(name)
-        if len(made) != fault.at:
+        with _COUNTING:  # some of the calls are made by several threads
+            made.append(name)
+            number = len(made)
+        if number != fault.at:
             return function(*arguments, **keywords)
         if fault.error and refuse is not None:
             return refuse()

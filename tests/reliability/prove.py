@@ -120,7 +120,8 @@ def read_report(report: Path) -> Iterator[Case]:
         for kind in ("failure", "error", "skipped"):
             for element in case.findall(kind):
                 ended = "skipped" if kind == "skipped" else "failed"
-                why = element.get("message", "")
+                said = [line[1:].strip() for line in (element.text or "").splitlines() if line.startswith("E ")]
+                why = " ".join(said)[:500] or element.get("message", "")
         yield Case(f"{case.get('classname')}::{case.get('name')}", ended, why, counted)
 
 

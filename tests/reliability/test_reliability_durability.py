@@ -1,6 +1,7 @@
 """What is relied on is durable, file by file and directory by directory, on a filesystem that forgives nothing."""
 
 import os
+import shutil
 from collections.abc import Generator
 from pathlib import Path
 from typing import Any
@@ -154,6 +155,7 @@ def test_the_outcomes_are_durable_before_the_audit(ready: Platform, cache: Cache
 
 def test_what_is_restored_is_durable_before_it_is_said(ready: Platform) -> None:
     live_run(ready)
+    shutil.rmtree(ready.logs / "h")
     with ready.service() as service:  # ends the run
         service.begin(request())
         with strict() as cache:

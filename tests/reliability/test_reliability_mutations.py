@@ -32,6 +32,7 @@ _QUARANTINE = (
     "reliability/test_reliability_durability.py::test_the_quarantine_has_its_name_before_anything_is_moved_into_it"
 )
 _RESTORED = "reliability/test_reliability_durability.py::test_what_is_restored_is_durable_before_it_is_said"
+_WHOLE = "undo/test_undo_restore_batches.py::test_a_files_bytes_are_durable_before_it_gets_its_name"
 _CHECKS = "reliability/test_reliability_protocol.py"
 _PROTOCOL = "collectors/test_deletion.py"
 _STORE = "backups/test_backups_files.py"
@@ -50,7 +51,9 @@ class Mutation(NamedTuple):
 
 
 MUTATIONS = [
-    Mutation("fsync of a copy", "backups/files.py", "os.fsync(staged.fd)", "pass", _BYTES, quick=True),
+    Mutation(
+        "fsync of a copy", "backups/files.py", "sync_each([staged.fd for staged in batch])", "()", _BYTES, quick=True
+    ),
     Mutation(
         "fsync of the copies' names",
         "backups/files.py",
@@ -128,14 +131,15 @@ MUTATIONS = [
         "            pass",
         _REMOVALS,
     ),
+    Mutation("fsync of a restored file", "backups/restore.py", "            _sync(batch)\n", "", _WHOLE, quick=True),
     Mutation(
-        "fsync of a restored file",
+        "fsync of a restored file's name",
         "backups/restore.py",
-        "            os.fsync(fd)\n            if ",
-        "            if ",
+        "                    os.fsync(fd)\n",
+        "                    pass\n",
         _RESTORED,
     ),
-    Mutation("fsync of a restored file's name", "backups/restore.py", "os.fsync(directory)", "pass", _RESTORED),
+    Mutation("fsync of a directory made for it", "backups/restore.py", "self.touch(above)", "pass", _RESTORED),
     Mutation(
         "the answer to the intent's commit",
         "applying.py",

@@ -406,7 +406,7 @@ def one(platform: Platform, receipt: Receipt, *, dry: bool = False, backup: Path
     ):
         restorer = Restorer(root, store, dry_run=dry)
         try:
-            return restorer.restore(receipt)
+            return next(restorer.restore([receipt]))
         finally:
             restorer.close()
 
@@ -678,19 +678,19 @@ def test_a_full_disk_is_said_and_leaves_nothing(platform: Platform, monkeypatch:
 
 
 @pytest.mark.parametrize("nameless", [True, False])
-@pytest.mark.parametrize("call", [1, 5])
-@pytest.mark.parametrize("at", ["_give_back", "_ended"])
+@pytest.mark.parametrize(("at", "back"), [("_give_back", 4), ("_ended", 6)])
 def test_a_restore_killed_midway_is_finished_by_the_next(
-    platform: Platform, monkeypatch: pytest.MonkeyPatch, *, nameless: bool, call: int, at: str
+    platform: Platform, monkeypatch: pytest.MonkeyPatch, *, nameless: bool, at: str, back: int
 ) -> None:
+    monkeypatch.setattr(restoring_one, "BATCH_FILES", 2)
     before = {str(platform.log(f"{number}.log", 31, str(number))): str(number) for number in range(8)}
     run_id = clean(platform)
     if not nameless:
         without_nameless_files(monkeypatch)
-    killed(restoring_one, at, call, lambda: undo(platform, run_id))
+    killed(restoring_one, at, 5, lambda: undo(platform, run_id))  # in the third batch
     midway = {path: text for path, text in contents(platform).items() if ".cleanup-q-" not in path}
     assert midway.items() <= before.items()
-    assert len(midway) == (call if at == "_ended" else call - 1)
+    assert len(midway) == back
     report = undo(platform, run_id)
     assert sum(counts(report).values()) == counts(report).get(RESTORED, 0) + counts(report).get(PRESENT, 0) == 8
     assert contents(platform) == before
@@ -737,7 +737,8 @@ def test_without_root_the_owner_stays_ours_and_it_is_said(platform: Platform) ->
             os.setresgid(NOBODY, NOBODY, NOBODY)
             os.setresuid(NOBODY, NOBODY, NOBODY)
             ctypes.CDLL(None).prctl(4, 1)  # PR_SET_DUMPABLE: or /proc/self would still be root's
-            restored = Restorer(root, FileBackups(directory, platform.backups, "x"), dry_run=False).restore(receipt)
+            store = FileBackups(directory, platform.backups, "x")
+            restored = next(Restorer(root, store, dry_run=False).restore([receipt]))
             os.write(writing, msgspec.json.encode(restored))
             os._exit(0)
         os.waitpid(pid, 0)
