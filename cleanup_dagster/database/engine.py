@@ -117,7 +117,9 @@ def _connect_sqlite(url: URL) -> Any:
 
 
 def _connect_postgres(dialect: Dialect, cargs: tuple[Any, ...], cparams: dict[str, Any]) -> Any:
-    from cleanup_dagster.database.patience import PatientConnection  # who has no Postgres imports no driver
+    # Here, because who has no Postgres imports no driver.
+    from cleanup_dagster.database.calendar import take_every_year
+    from cleanup_dagster.database.patience import PatientConnection
 
     defaults: dict[str, Any] = {
         "connect_timeout": CONNECT_SECONDS,
@@ -129,6 +131,7 @@ def _connect_postgres(dialect: Dialect, cargs: tuple[Any, ...], cparams: dict[st
         "keepalives_count": 3,
     }
     raw: Any = dialect.connect(*cargs, **(defaults | cparams))
+    take_every_year(raw)
     try:
         with raw.cursor() as cursor:
             for statement in _POSTGRES_SETUP:

@@ -195,3 +195,30 @@ def test_something_else_under_the_locks_name_lets_no_two_runs_in(full: Platform,
         else:
             with pytest.raises(RunRefusedError, match="is at work"):
                 second.begin(request())
+
+
+#: Postgres counts further than Python does.
+STRANGE_MOMENTS = ["294276-12-31 00:00:00+00", "12026-01-01", "0044-03-15 00:00:00+00 BC", "infinity", "-infinity"]
+
+
+@pytest.mark.parametrize("moment", STRANGE_MOMENTS)
+def test_a_moment_beyond_the_calendar_by_sql_stops_no_run(postgres: Platform, moment: str) -> None:
+    """Wherever a person may write one; a hold of the far future holds."""
+    for name in LOGS:
+        postgres.log(name, 40)
+    postgres.run(dry=True)
+    postgres.hold(f"{postgres.logs}/0.log", until=moment)
+    postgres.hold(f"{postgres.logs}/1.log", placed_at=moment)
+    postgres.sql(
+        f"UPDATE cleanup_policies SET created_at = '{moment}', updated_at = '{moment}'",  # noqa: S608
+        f"UPDATE cleanup_runs SET finished_at = '{moment}'",  # noqa: S608
+        f"INSERT INTO cleanup_audit (data_type, cleanup_type, executed_at) VALUES ('x', 'manual', '{moment}')",  # noqa: S608
+    )
+    ended = postgres.run()
+    assert (ended.report.status, ended.problems) == ("done", "")
+    past = moment.startswith("-") or moment.endswith("BC")
+    assert files(postgres.logs) == ({"1.log"} if past else {"0.log", "1.log"})
+    with postgres.service() as service:
+        assert len(service.records.holds()) == 2
+        assert service.records.history(None)
+        assert service.records.policies()
