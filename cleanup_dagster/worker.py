@@ -59,7 +59,3 @@ def main() -> None:
         answer = ("failed", f"{type(error).__name__}: {error}\n{traceback.format_exc()}")
     with suppress(OSError):  # the parent is gone: the next run settles what was begun
         connection.send(answer)
-
-
-if __name__ == "__main__":
-    main()

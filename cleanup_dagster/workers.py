@@ -6,9 +6,9 @@ shard, never a hang: its end of the socket closes. A parent that dies takes its 
 next batch, and until then they hold the lock of live runs open, so that nobody recovers under their hands.
 """
 
+import math
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
@@ -17,9 +17,13 @@ from typing import TypeVar, cast
 
 from msgspec import Struct
 
+from cleanup_dagster.interpreter import command_of
+
 _TICK_SECONDS = 0.5
 #: A worker that has not heard from its parent for so long waits for it: what it knows may be true no more.
 _STALE_SECONDS = 5.0
+#: How long a worker that was told to stop may take over the batch in hand, before it is killed.
+_STOP_SECONDS = 60.0
 #: Files from which worker processes pay: at 15 us a file for judging, a worker's 0.3 s of start-up is earned back here.
 WORTH_WORKERS = 20_000
 
@@ -88,7 +92,7 @@ class Handle:
         self.result: object | None = None
         self.finished = False
         self._process = subprocess.Popen(  # noqa: S603 our own interpreter and module
-            [sys.executable, "-m", "cleanup_dagster.worker", str(theirs.fileno())],
+            command_of("cleanup_dagster.worker", str(theirs.fileno())),
             stdin=subprocess.DEVNULL,
             pass_fds=(theirs.fileno(), *keep_open),
             start_new_session=True,  # Ctrl-C is for the parent, which stops its workers between batches
@@ -117,7 +121,7 @@ class Handle:
         """End the process, whatever it is doing, and wait for it."""
         self.connection.close()
         try:
-            self._process.wait(timeout=60)  # it stops at its next batch; what it has in hand it finishes
+            self._process.wait(timeout=_STOP_SECONDS)  # it stops at its next batch; what it has in hand it finishes
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
@@ -139,16 +143,16 @@ def run_shards(
     """Run each job in a worker of its own, and return their results in order; a failed shard's is a WorkerError.
 
     `tick` is called twice a second; what it returns other than None is sent to every worker. When it raises, the
-    workers are told to stop after the batch in hand, and it is raised again once they have.
+    workers are told to stop after the batch in hand, and it is raised again once they have; one that hangs is killed.
     """
     stopping: BaseException | None = None
-    due = 0.0
+    due, given_up = 0.0, math.inf
     with ExitStack() as stack:
         workers: list[Handle] = []
         for job in jobs:
             workers.append(Handle(job, keep_open))
             stack.callback(workers[-1].close)
-        while pending := [worker for worker in workers if not worker.finished]:
+        while (pending := [one for one in workers if not one.finished]) and time.monotonic() < given_up:
             message: object | None = None
             try:
                 ready = wait([worker.connection for worker in pending], timeout=_TICK_SECONDS)
@@ -158,7 +162,7 @@ def run_shards(
                     if time.monotonic() >= due:
                         message, due = tick(), time.monotonic() + _TICK_SECONDS
             except BaseException as error:  # noqa: BLE001 raised again below, when no worker is at work any more
-                stopping, message = stopping or error, _STOP
+                stopping, message, given_up = stopping or error, _STOP, min(given_up, time.monotonic() + _STOP_SECONDS)
             if message is not None:
                 for worker in pending:
                     worker.tell(message)

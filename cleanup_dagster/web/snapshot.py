@@ -8,7 +8,6 @@ import contextlib
 import logging
 import shutil
 import subprocess
-import sys
 import uuid
 from collections import OrderedDict
 from collections.abc import Generator, Iterator, Sequence
@@ -25,6 +24,7 @@ from cleanup_dagster.database.runs import RunRecord, RunStatus
 from cleanup_dagster.filesystem.locks import host_lock
 from cleanup_dagster.filesystem.private import UnsafeDirectoryError, private_directory
 from cleanup_dagster.installation import Installation
+from cleanup_dagster.interpreter import command_of
 from cleanup_dagster.retention.models import CleanupType
 from cleanup_dagster.settings import ConfigError
 from cleanup_dagster.web.errors import Refusal
@@ -219,7 +219,7 @@ def _outcomes(installation: Installation, run_id: str) -> Iterator[Path]:
 
 
 def _make(material: Material) -> None:
-    command = [sys.executable, "-m", "cleanup_dagster.web.indexing"]
+    command = command_of("cleanup_dagster.web.indexing")
     with contextlib.suppress(subprocess.TimeoutExpired):
         made = subprocess.run(  # noqa: S603  our own module
             command, input=msgspec.json.encode(material), capture_output=True, timeout=_MAKING_SECONDS, check=False

@@ -282,6 +282,29 @@ def test_a_step_that_is_stopped_stops_its_workers_after_a_batch(many: Platform) 
     assert many.ask("SELECT SUM(records_deleted) FROM cleanup_audit") == [(_MANY,)]
 
 
+def test_a_worker_that_hangs_does_not_hold_up_who_stops_the_run(
+    many: Platform, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cleanup_dagster.workers._STOP_SECONDS", 0.5)
+
+    def stop(count: int) -> None:
+        if count and (alive := children()):
+            os.kill(alive[0], signal.SIGSTOP)
+            raise KeyboardInterrupt
+
+    with many.service() as service:
+        checked = scan_all(service, service.begin(request()))
+        (plan,) = [plan for plan in checked.plans if plan.target == "logs"]
+        backed_up: BackedUp = service.back_up(plan)
+        with pytest.raises(KeyboardInterrupt):
+            service.delete(backed_up, stop)
+    assert children() == []
+    assert 0 < len(files(many.logs)) < _MANY
+    assert len(many.run().run.recovered) == 1
+    assert files(many.logs) == set()
+    assert many.ask("SELECT SUM(records_deleted) FROM cleanup_audit") == [(_MANY,)]
+
+
 def test_a_task_is_refused_when_its_parent_is_gone() -> None:
     from multiprocessing.connection import Pipe
 
@@ -305,3 +328,18 @@ def test_workers_import_neither_dagster_nor_the_database() -> None:
     found = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.split()
     assert found == []
     assert DeleteTask.__module__ == "cleanup_dagster.carrying"
+
+
+def test_workers_import_nothing_from_where_the_run_was_started(
+    large: Platform, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In /tmp, say, where everybody may put a module of that name."""
+    evil = tmp_path / "evil"
+    evil.mkdir()
+    (evil / "cleanup_dagster").mkdir()
+    for name in ("msgspec.py", "cleanup_dagster/__init__.py"):
+        (evil / name).write_text(f"open({str(tmp_path / 'had')!r}, 'w').close()\nraise SystemExit(0)\n")
+    monkeypatch.chdir(evil)
+    ended = large.run()
+    assert not (tmp_path / "had").exists()
+    assert ended.report.status == "done"

@@ -1,7 +1,6 @@
 """The files that the last scan saw, sorted, filtered and paged; and a new scan."""
 
 import subprocess
-import sys
 import time
 import uuid
 from http import HTTPStatus
@@ -10,6 +9,7 @@ from typing import Annotated, Literal
 from fastapi import APIRouter, Depends, Query, Request, Response
 
 from cleanup_dagster.documents import Document, iso
+from cleanup_dagster.interpreter import command_of
 from cleanup_dagster.retention.models import NS_PER_DAY, Reason
 from cleanup_dagster.retention.rules import sentence
 from cleanup_dagster.web.auth import visitor_of
@@ -117,7 +117,7 @@ def _scan(parts: Parts, actor: str) -> str:
     run_id = str(uuid.uuid4())
     parts.snapshots.scan(
         subprocess.Popen(  # noqa: S603  our own module
-            [sys.executable, "-m", "cleanup_dagster.web.scanning", run_id, actor],
+            command_of("cleanup_dagster.web.scanning", run_id, actor),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
         )
