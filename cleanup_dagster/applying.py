@@ -38,6 +38,8 @@ from cleanup_dagster.handles import BackedUp, Counts, Deleted, Plan, counts_of, 
 from cleanup_dagster.installation import Installation, Progress, RunRefusedError
 from cleanup_dagster.retention.holds import HoldMatcher
 from cleanup_dagster.retention.models import Tally
+from cleanup_dagster.run_history.settling import settle_runs
+from cleanup_dagster.run_history.store import is_runs_root
 from cleanup_dagster.settling import Settled, discard_target, settle_target, slots_of
 from cleanup_dagster.workers import WORTH_WORKERS, Job, results_of, run_shards
 
@@ -58,7 +60,7 @@ def back_up_target(installation: Installation, plan: Plan, progress: Progress) -
     request = plan.run.request
     directory = "" if request.skip_backup else str(installation.backup_directory(request))
     with open_root(Path(plan.root)) as root:
-        header = structs.replace(_header(installation, plan, Kind.RECEIPTS, directory), place=place_of(root))
+        header = structs.replace(header_of(installation, plan, Kind.RECEIPTS, directory), place=place_of(root))
     task = BackUpTask(
         plan.manifest,
         run_id,
@@ -69,10 +71,10 @@ def back_up_target(installation: Installation, plan: Plan, progress: Progress) -
         state.receipts(run_id, plan.target),
         header,
         state.skipped(run_id, plan.target),
-        _header(installation, plan, Kind.OUTCOMES),
+        header_of(installation, plan, Kind.OUTCOMES),
         WHOLE,
     )
-    alive = _with_heartbeat(installation, plan, progress)
+    alive = with_heartbeat(installation, plan, progress)
     with ExitStack() as stack:
         # The parts' copies are swept here, too: one of them may have been killed.
         kept = stack.enter_context(open_file_backups(Path(directory), run_id)) if directory else None
@@ -84,7 +86,7 @@ def back_up_target(installation: Installation, plan: Plan, progress: Progress) -
             remove_archives(kept, run_id, plan.target)
     if not done.copied:
         return BackedUp(plan, None, done.copied, done.counts)
-    _commit_intent(installation, plan, done.receipts, total(done.copied.values()), directory)
+    commit_intent(installation, plan, done.receipts, total(done.copied.values()), directory)
     return BackedUp(plan, done.receipts, done.copied, done.counts)
 
 
@@ -131,9 +133,7 @@ def _back_up_in_parts(
         )
 
 
-def _commit_intent(
-    installation: Installation, plan: Plan, receipts: ManifestRef, copied: Tally, directory: str
-) -> None:
+def commit_intent(installation: Installation, plan: Plan, receipts: ManifestRef, copied: Tally, directory: str) -> None:
     """Promise the deletion. A lost connection leaves it open whether the commit went through; asking again tells."""
     run_id = plan.run.request.run_id
     try:
@@ -176,6 +176,9 @@ def settle_now(installation: Installation, plan: Plan) -> Settled:
     if not found:
         return Settled({})
     now_ns = installation.clock()
+    if is_runs_root(plan.root):
+        with installation.run_store() as store:
+            return settle_runs(installation.state, found[0], store, now_ns)
     return settle_target(installation.state, found[0], HoldMatcher(active_holds, to_text(plan.root), now_ns), now_ns)
 
 
@@ -195,10 +198,10 @@ def delete_target(installation: Installation, backed_up: BackedUp, progress: Pro
     if intent is None or intent.sha256 != receipts.sha256:
         raise RunRefusedError(f"the intent of {plan.target} is not the one in the database; nothing of it was deleted")
     verify_manifest(receipts)
-    alive = _with_heartbeat(installation, plan, progress)
+    alive = with_heartbeat(installation, plan, progress)
 
     def current_holds() -> HoldMatcher:
-        _require_backups(intent)
+        require_backups(intent)
         with reading(installation.database) as conn:
             return HoldMatcher(load_holds(conn), to_text(plan.root), plan.run.now_ns)
 
@@ -210,7 +213,7 @@ def delete_target(installation: Installation, backed_up: BackedUp, progress: Pro
                 (quarantine.fd, quarantine.name),
                 slots_of(intent),
                 state.outcomes(run_id, plan.target, part),
-                structs.replace(_header(installation, plan, Kind.OUTCOMES), part=part, batch=deletion.BATCH),
+                structs.replace(header_of(installation, plan, Kind.OUTCOMES), part=part, batch=deletion.BATCH),
                 current_holds(),
                 installation.target(plan.target).remove_empty_dirs,
             )
@@ -229,7 +232,7 @@ def delete_target(installation: Installation, backed_up: BackedUp, progress: Pro
     )
 
 
-def _require_backups(intent: Intent) -> None:
+def require_backups(intent: Intent) -> None:
     """Raise BackupError unless the copies' directory still is where it was: a disk may be unmounted in mid-run."""
     directory = intent.backup_directory
     if directory and not replica_of(Path(directory), intent.run_id, intent.target).is_file():
@@ -253,7 +256,8 @@ def _delete_in_parts(
     return totals
 
 
-def _header(installation: Installation, plan: Plan, kind: Kind, directory: str = "") -> Header:
+def header_of(installation: Installation, plan: Plan, kind: Kind, directory: str = "") -> Header:
+    """Return the header of one of a plan's manifests."""
     request = plan.run.request
     return Header(
         kind,
@@ -267,7 +271,8 @@ def _header(installation: Installation, plan: Plan, kind: Kind, directory: str =
     )
 
 
-def _with_heartbeat(installation: Installation, plan: Plan, progress: Progress) -> Progress:
+def with_heartbeat(installation: Installation, plan: Plan, progress: Progress) -> Progress:
+    """Return `progress` with a sign of life beside it every few seconds, which raises when the run may not go on."""
     due = time.monotonic() + _HEARTBEAT_SECONDS
 
     def report(count: int) -> None:

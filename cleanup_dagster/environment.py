@@ -142,6 +142,10 @@ class Environment:
             variable = f"CLEANUP_{data_type.upper()}_DIR"
             if place := self.get(variable):
                 found.append(_directory_target(data_type, data_type, place, variable))
+        if self.get(
+            "DAGSTER_HOME"
+        ):  # an instance that keeps its runs; its policy is disabled until somebody enables it
+            found.append(DefaultTarget({"name": "dagster_runs", "kind": "dagster_runs"}, "DAGSTER_HOME"))
         return found
 
     def _directory(self, variable: str) -> Path | None:

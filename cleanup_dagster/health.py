@@ -122,7 +122,7 @@ def _policies(installation: Installation) -> Finding:
         advice = "correct it with `cleanup-operations policies set`, or `policies reset`"
         return Finding("policies", Health.FAILED, "; ".join(wrong), advice)
     known = {row.data_type for row in rows}
-    types = {name for target in installation.settings.targets for name in target.data_types}
+    types = {name for target in installation.settings.all_targets for name in target.data_types}
     lacking = sorted(types - known)
     if lacking:
         said = f"no policy governs {', '.join(lacking)}, so all of it is kept"

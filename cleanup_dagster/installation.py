@@ -9,7 +9,7 @@ import os
 import socket
 import time
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 
 from sqlalchemy import Engine
@@ -20,7 +20,10 @@ from cleanup_dagster.database.errors import DatabaseUnavailable
 from cleanup_dagster.database.installation import installation_id
 from cleanup_dagster.database.locks import AdvisoryLock, advisory_lock
 from cleanup_dagster.handles import Request, Run
+from cleanup_dagster.retention.guardrails import Limits
 from cleanup_dagster.retention.times import from_ns
+from cleanup_dagster.run_history.store import OpenRunStore, RunStore, RunStoreError
+from cleanup_dagster.run_history.target import RunsTarget
 from cleanup_dagster.settings import Settings, Target
 from cleanup_dagster.state import StateDirectory
 
@@ -37,15 +40,24 @@ class RunLockedError(RunRefusedError):
 
 
 class Installation:
-    """What every verb works with. `clock` tells nanoseconds since the epoch."""
+    """What every verb works with.
+
+    `clock` tells nanoseconds since the epoch; `open_runs` opens the storage of Dagster's runs.
+    """
 
     def __init__(
-        self, settings: Settings, database: Engine, state: StateDirectory, clock: Clock = time.time_ns
+        self,
+        settings: Settings,
+        database: Engine,
+        state: StateDirectory,
+        clock: Clock = time.time_ns,
+        open_runs: OpenRunStore | None = None,
     ) -> None:
         self.settings = settings
         self.database = database
         self.state = state
         self.clock = clock
+        self._open_runs = open_runs
         self._held = ExitStack()
         self._advisory: AdvisoryLock | None = None
         self._lock: int | None = None
@@ -54,6 +66,31 @@ class Installation:
         """Let go of the lock of live runs, should this process hold it."""
         self._held.close()
         self._advisory = self._lock = None
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of everything configured, in order; Dagster's runs come last."""
+        return tuple(target.name for target in self.settings.all_targets)
+
+    @property
+    def has_runs(self) -> bool:
+        """Whether there is an instance at hand whose runs could be purged."""
+        return self._open_runs is not None
+
+    def runs_target(self, name: str) -> RunsTarget | None:
+        """Return the target of Dagster's runs when that is its name."""
+        runs = self.settings.dagster_runs
+        return runs if runs is not None and runs.name == name else None
+
+    def limits(self, name: str) -> Limits:
+        """Return the limits of a target of either kind. Raises RunRefusedError as `target` does."""
+        return (self.runs_target(name) or self.target(name)).limits
+
+    def run_store(self) -> AbstractContextManager[RunStore]:
+        """Open the storage of Dagster's runs. Raises RunStoreError where it is not at hand."""
+        if self._open_runs is None:
+            raise RunStoreError("Dagster's runs are at hand only in a run of the jobs cleanup and restore")
+        return self._open_runs()
 
     def target(self, name: str) -> Target:
         """Return the configured target of that name. Raises RunRefusedError when it is configured no longer."""

@@ -89,12 +89,12 @@ def judge_target(task: JudgeTask, progress: Progress, reviewed: Iterator[Candida
         candidates = collector.scan(root, task.rules.now_ns, task.shard) if reviewed is None else reviewed
         verdicts = _judge_all(candidates, collector, directories, task.rules, keep_last, progress)
         if not keep_last:
-            return _write(verdicts, task.path, task.header, segment=task.shard.of > 1)
+            return write_verdicts(verdicts, task.path, task.header, segment=task.shard.of > 1)
         # The newest N are only known at the end, so the verdicts wait in a draft. Memory stays flat.
         draft = task.path.with_suffix(".draft")
         try:
-            _write(verdicts, draft, task.header)
-            return _write((keep_last.review(v) for v in read_manifest(draft, Verdict)), task.path, task.header)
+            write_verdicts(verdicts, draft, task.header)
+            return write_verdicts((keep_last.review(v) for v in read_manifest(draft, Verdict)), task.path, task.header)
         finally:
             draft.unlink(missing_ok=True)
 
@@ -164,7 +164,8 @@ def _unless_put_back(verdict: Verdict, collector: Collector, directories: Direct
     return keep(verdict, Reason.PUT_BACK, "its bytes equal a backup of it that has not expired yet")
 
 
-def _write(verdicts: Iterator[Verdict], path: Path, header: Header, *, segment: bool = False) -> Judged:
+def write_verdicts(verdicts: Iterator[Verdict], path: Path, header: Header, *, segment: bool = False) -> Judged:
+    """Write verdicts to a new manifest, and sum them up on the way. Raises ManifestError or OSError."""
     sums = _Sums()
     with write_manifest(path, None if segment else header) as manifest:
         for verdict in verdicts:

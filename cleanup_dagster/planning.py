@@ -42,6 +42,8 @@ from cleanup_dagster.retention.models import (
 from cleanup_dagster.retention.rules import KeepLast, Policies
 from cleanup_dagster.retention.times import from_ns
 from cleanup_dagster.reviewed import load_plan, reviewed_verdicts
+from cleanup_dagster.run_history.store import is_runs_root
+from cleanup_dagster.run_history.target import RunsTarget
 from cleanup_dagster.settings import Target
 from cleanup_dagster.workers import WORTH_WORKERS, Job, results_of, run_shards
 
@@ -79,7 +81,7 @@ def plan_target(installation: Installation, run: Run, target: Target, progress: 
         judged.kept,
         judged.largest,
         judged.oldest,
-        warnings=tuple(_out_of_bounds(allowed, run.policies, target)),
+        warnings=tuple(out_of_bounds(allowed, run.policies, target)),
         present=judged.present,
     )
     if not run.request.dry_run:
@@ -141,7 +143,7 @@ def _holds(installation: Installation, target: Target, now_ns: int) -> HoldMatch
         return HoldMatcher(load_holds(conn), to_text(str(target.root)), now_ns)
 
 
-def within_limits(policies: Policies, target: Target) -> Policies:
+def within_limits(policies: Policies, target: Target | RunsTarget) -> Policies:
     """Return the policies with those refused whose days lie outside what the target's configuration allows."""
     checked: dict[str, Policy | PolicyProblem] = dict(policies)
     least, most = target.retention_days_min, target.retention_days_max
@@ -156,7 +158,8 @@ def within_limits(policies: Policies, target: Target) -> Policies:
     return checked
 
 
-def _out_of_bounds(allowed: Policies, policies: Policies, target: Target) -> Iterator[str]:
+def out_of_bounds(allowed: Policies, policies: Policies, target: Target | RunsTarget) -> Iterator[str]:
+    """Yield why policies were refused that lie outside of a target's bounds."""
     for data_type in target.data_types:
         policy = allowed.get(data_type)
         if isinstance(policy, PolicyProblem) and policy != policies.get(data_type):
@@ -169,7 +172,7 @@ def refusals(installation: Installation, run: Run, plans: Sequence[Plan]) -> Ite
     with reading(installation.database) as conn:
         recent = {plan.target: recent_deletions(conn, plan.target, plan.root) for plan in plans}
     for plan in plans:
-        limits = installation.target(plan.target).limits
+        limits = installation.limits(plan.target)
         yield from plan_refusals(plan.target, plan.scanned, plan.deletable, limits, recent[plan.target])
     if not run.request.skip_backup:
         yield from _space_refusals(installation, run, plans)
@@ -194,8 +197,9 @@ def _space_refusals(installation: Installation, run: Run, plans: Sequence[Plan])
     available, volatile = free_bytes(directory), is_volatile(directory)
     for plan in plans:
         if plan.deletable.files:
-            space = BackupSpace(needed, available, volatile, is_volatile(Path(plan.root)))
-            yield from backup_refusals(plan.target, space, installation.target(plan.target).limits)
+            source_volatile = not is_runs_root(plan.root) and is_volatile(Path(plan.root))
+            space = BackupSpace(needed, available, volatile, source_volatile)
+            yield from backup_refusals(plan.target, space, installation.limits(plan.target))
 
 
 def _useless_backups(installation: Installation, run: Run, plans: Sequence[Plan]) -> Iterator[Refusal]:

@@ -35,6 +35,8 @@ from cleanup_dagster.handles import Counts, Request, merge, total
 from cleanup_dagster.installation import Installation, RunRefusedError
 from cleanup_dagster.retention.holds import HoldMatcher
 from cleanup_dagster.retention.models import CleanupType, Hold, Receipt, Tally
+from cleanup_dagster.run_history.settling import settle_runs
+from cleanup_dagster.run_history.store import RunStoreError, is_runs_root
 from cleanup_dagster.settling import Settled, discard_target, find_receipts, settle_target
 
 
@@ -51,7 +53,7 @@ def recover_all(installation: Installation) -> Iterator[str]:
     for run in [*filter(lambda run: _is_ours(installation, run), unfinished), *_unknown_runs(installation)]:
         try:
             yield _recover_run(installation, run, active_holds)
-        except (BackupError, ManifestError, OSError, RootError, UnsafeDirectoryError) as error:
+        except (BackupError, ManifestError, OSError, RootError, RunStoreError, UnsafeDirectoryError) as error:
             raise RunRefusedError(
                 f"run {run.run_id} was interrupted and cannot be settled: {error}; "
                 "nothing more is deleted until that is mended"
@@ -197,6 +199,9 @@ def _recover_run(installation: Installation, run: RunRecord, active_holds: list[
         intent = intents.get(target)
         if intent is None:
             waiting += filter(None, [_discard(installation, run.run_id, target)])
+        elif intent.finished_ns is None and is_runs_root(intent.root):
+            with installation.run_store() as store:
+                settled[target] = settle_runs(installation.state, intent, store, now_ns)
         elif intent.finished_ns is None:
             holds = HoldMatcher(active_holds, to_text(intent.root), now_ns)
             settled[target] = settle_target(installation.state, intent, holds, now_ns)

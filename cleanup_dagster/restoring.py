@@ -5,13 +5,13 @@ hold on what it restores, because the next cleanup would find the very same file
 """
 
 import glob
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack, closing
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 
 from msgspec import Struct
 
-from cleanup_dagster.backups.files import open_file_backups
+from cleanup_dagster.backups.files import FileBackups, open_file_backups
 from cleanup_dagster.backups.manifest import (
     Header,
     Kind,
@@ -45,6 +45,8 @@ from cleanup_dagster.retention.models import (
     RestoreState,
     Tally,
 )
+from cleanup_dagster.run_history.restoring import RunRestorer
+from cleanup_dagster.run_history.store import is_runs_root
 
 _SHOWN = 25
 
@@ -133,8 +135,13 @@ def _backups_of(installation: Installation, of_run: str) -> list[KeptBackups]:
         if not Path(directory).is_dir():  # opening would make it, and every backup be called missing
             raise RunRefusedError(f"the backup directory {directory} is not there; mount it, or put it back")
     allowed = {str(target.root) for target in installation.settings.targets}
+    has_runs = installation.settings.dagster_runs is not None
     for kept in sets:
-        if kept.root not in allowed:
+        if is_runs_root(kept.root) and not has_runs:
+            raise RunRefusedError(
+                "no target of kind dagster_runs is configured; add it to cleanup.yaml to restore runs"
+            )
+        if not is_runs_root(kept.root) and kept.root not in allowed:
             raise RunRefusedError(
                 f"{kept.root} is not the root of a configured target any more; add it to cleanup.yaml to restore there"
             )
@@ -198,11 +205,10 @@ def _restore_set(
     root_text = to_text(kept.root)
     header = Header(Kind.RESTORED, request.run_id, kept.target, kept.root, installation.clock(), kept.directory)
     with ExitStack() as stack:
-        root = stack.enter_context(open_root(Path(kept.root)))
         store = stack.enter_context(open_file_backups(Path(kept.directory), kept.run_id))
+        restorer = stack.enter_context(_restorer(installation, kept, store, request))
         path = installation.state.restored(request.run_id, kept.target)
         manifest = stack.enter_context(write_manifest(path, header))
-        restorer = stack.enter_context(closing(Restorer(root, store, dry_run=request.dry_run)))
         spared = bytearray() if selection.has_paths else _spared(installation, kept)
         wanted = (
             receipt
@@ -222,6 +228,21 @@ def _receipts(kept: KeptBackups, named: frozenset[str]) -> Iterable[Receipt]:
     if found and named == frozenset(receipt.path for receipt in found):
         return found
     return read_manifest(Path(kept.manifest), Receipt)  # a name may be that of a directory
+
+
+@contextmanager
+def _restorer(
+    installation: Installation, kept: KeptBackups, store: FileBackups, request: RestoreRequest
+) -> Generator[Restorer | RunRestorer]:
+    if is_runs_root(kept.root):
+        with installation.run_store() as runs:
+            yield RunRestorer(runs, store, kept, dry_run=request.dry_run)
+    else:
+        with (
+            open_root(Path(kept.root)) as root,
+            closing(Restorer(root, store, dry_run=request.dry_run)) as restorer,
+        ):
+            yield restorer
 
 
 def _spared(installation: Installation, kept: KeptBackups) -> bytearray:

@@ -36,6 +36,16 @@ _DECIDES = (
     "age_from",
     "delete_unreadable",
 )
+_DECIDES_RUNS = (
+    "kind",
+    "statuses",
+    "job_names",
+    "keep_last_per_job",
+    "keep_tag",
+    "purge_run_keys",
+    "asset_events",
+    "min_age",
+)
 
 
 class SavedPlan(Struct, frozen=True):
@@ -58,7 +68,7 @@ def save_plan(installation: Installation, checked: CheckedPlan) -> None:
         run.now_ns,
         {name: policy for name, policy in run.policies.items() if isinstance(policy, Policy)},
         {name: policy for name, policy in run.policies.items() if isinstance(policy, PolicyProblem)},
-        {target.name: _decisive(target) for target in installation.settings.targets},
+        _targets(installation),
         {plan.target: plan.manifest for plan in checked.plans if plan.manifest is not None},
         (*checked.refusals, *checked.bypassed),
     )
@@ -130,7 +140,7 @@ def _rule(policy: Policy | PolicyProblem | None) -> str:
 
 
 def _target_differences(saved: SavedPlan, installation: Installation) -> Iterator[str]:
-    today = {target.name: _decisive(target) for target in installation.settings.targets}
+    today = _targets(installation)
     for name in sorted({*saved.targets, *today}):
         before, now = saved.targets.get(name), today.get(name)
         if before is None:
@@ -139,6 +149,14 @@ def _target_differences(saved: SavedPlan, installation: Installation) -> Iterato
             yield f"target {name} is not configured any more"
         else:
             yield from (f"{name}.{key} was {before[key]} and is {now[key]}" for key in now if before[key] != now[key])
+
+
+def _targets(installation: Installation) -> dict[str, dict[str, str]]:
+    targets = {target.name: _decisive(target) for target in installation.settings.targets}
+    runs = installation.settings.dagster_runs
+    if runs is not None:
+        targets[runs.name] = {key: str(getattr(runs, key)) for key in _DECIDES_RUNS}
+    return targets
 
 
 def _decisive(target: Target) -> dict[str, str]:

@@ -47,6 +47,10 @@ from cleanup_dagster.restoring import restore
 from cleanup_dagster.retention.guardrails import BYPASSABLE, Refusal
 from cleanup_dagster.retention.models import CleanupType, PolicyProblem
 from cleanup_dagster.reviewed import load_plan, save_plan, tripped_by
+from cleanup_dagster.run_history.planning import blank_plan, plan_runs
+from cleanup_dagster.run_history.purging import back_up_runs, delete_runs
+from cleanup_dagster.run_history.store import RunStoreError
+from cleanup_dagster.run_history.target import DATA_TYPE, RunsTarget
 from cleanup_dagster.watch import Watch
 from cleanup_dagster.workers import WorkerError
 
@@ -58,6 +62,7 @@ MET = (
     OSError,
     RootError,
     RunRefusedError,
+    RunStoreError,
     SchemaMismatch,
     UnsafeDirectoryError,
     WorkerError,
@@ -112,7 +117,7 @@ class CleanupService:
                 )
             load_plan(installation, request.plan, policies, now_ns)
         installation.reserve(request, now_ns)
-        names = tuple(target.name for target in installation.settings.targets)
+        names = installation.names
         run = Run(request, now_ns, policies, names, tuple(problems), tuple(recovered))
         return self._relieved(run) if request.disk_pressure else run
 
@@ -123,6 +128,9 @@ class CleanupService:
 
     def scan(self, run: Run, target_name: str, progress: Progress = no_progress) -> Plan:
         """Judge everything in one target and write its plan. Changes nothing, whatever the run is."""
+        runs = self._installation.runs_target(target_name)
+        if runs is not None:
+            return self._scan_runs(run, runs, progress)
         target = self._installation.target(target_name)
         blank = Plan(run, target.name, str(target.root), target.data_types, None)
         try:
@@ -134,6 +142,24 @@ class CleanupService:
             return _failed(blank, f"{error}; create it, or correct the target's root")
         except MET as error:
             return _failed(blank, str(error))
+
+    def _scan_runs(self, run: Run, target: RunsTarget, progress: Progress) -> Plan:
+        blank = blank_plan(run, target)
+        if not self._installation.has_runs:
+            return _noted(blank, "runs are at hand only to the job, on an instance that keeps them")
+        if run.request.skip_backup:
+            return _noted(blank, "no run is ever purged without its archive, so skip_backup leaves all of them")
+        if run.request.disk_pressure:
+            return _noted(blank, "a run for a full disk leaves them: what goes from a database is not free on the disk")
+        try:
+            progress(0)
+            with self._installation.run_store() as store:
+                return plan_runs(self._installation, run, target, store, progress)
+        except MET as error:
+            policy = run.policies.get(DATA_TYPE)
+            wanted = policy is not None and (isinstance(policy, PolicyProblem) or policy.enabled)
+            # An instance on MySQL has the default target, too: while nobody wants it purged, that is no failure.
+            return _failed(blank, str(error)) if wanted else _noted(blank, str(error))
 
     def check(self, run: Run, plans: Sequence[Plan]) -> CheckedPlan:
         """Hold the whole plan against the guardrails. A dry run meets the same ones, reports them, and keeps its plan.
@@ -156,7 +182,11 @@ class CleanupService:
             return BackedUp(plan)
         try:
             progress(0)
-            return back_up_target(self._installation, plan, progress)
+            runs = self._installation.runs_target(plan.target)
+            if runs is None:
+                return back_up_target(self._installation, plan, progress)
+            with self._installation.run_store() as store:
+                return back_up_runs(self._installation, runs, store, plan, progress)
         except MET as error:
             return self._backup_failed(plan, str(error))
         except Exception as error:  # noqa: BLE001 a bug must not keep the audit from being written
@@ -180,7 +210,11 @@ class CleanupService:
             return Deleted(plan, problem=backed_up.problem, unsettled=backed_up.unsettled)
         try:
             progress(0)
-            return delete_target(self._installation, backed_up, progress)
+            runs = self._installation.runs_target(plan.target)
+            if runs is None or backed_up.receipts is None:
+                return delete_target(self._installation, backed_up, progress)
+            with self._installation.run_store() as store:
+                return delete_runs(self._installation, runs, store, backed_up, progress)
         except MET as error:
             problem = str(error)
         except Exception as error:  # noqa: BLE001 as above

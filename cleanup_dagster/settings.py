@@ -24,6 +24,7 @@ from cleanup_dagster.environment import OVERRIDES, SWITCH, SWITCHES, Environment
 from cleanup_dagster.retention.defaults import RETENTION_DAYS_MAX
 from cleanup_dagster.retention.guardrails import Limits
 from cleanup_dagster.roots import blocks_the_way, forbidden_root, forbidden_store, overlap
+from cleanup_dagster.run_history.target import KIND, RunsTarget
 from cleanup_dagster.targets import AbsolutePath, LimitKeys, Strict, Target, TargetLimits, WholeText, whole
 from cleanup_dagster.watch_settings import Alerts, DiskPressure
 from cleanup_dagster.web_settings import Web
@@ -158,12 +159,18 @@ class Settings(Strict):
     manifest_retention_days: int = whole(365, 1, RETENTION_DAYS_MAX)
     limits: TargetLimits = Limits()
     targets: tuple[Target, ...]
+    dagster_runs: RunsTarget | None = None
     database_url: SecretStr | None = None
     operator_token: SecretStr | None = None
     viewer_token: SecretStr | None = None
     alert_webhook: SecretStr | None = None
     dagster_home: Path | None = None
     config_file: Path | None = None
+
+    @property
+    def all_targets(self) -> tuple[Target | RunsTarget, ...]:
+        """The directories, and Dagster's runs where they are a target."""
+        return (*self.targets, self.dagster_runs) if self.dagster_runs else self.targets
 
     @property
     def naive_zone(self) -> ZoneChoice:
@@ -208,6 +215,7 @@ class Settings(Strict):
 NOT_IN_FILE = frozenset(
     {"database_url", "alert_webhook", "dagster_home", "config_file", "operator_token", "viewer_token"}
 )
+_NO_KEYS = NOT_IN_FILE | {"dagster_runs"}  # which stands among the targets
 
 _Model = TypeVar("_Model", bound=BaseModel)
 
@@ -233,6 +241,7 @@ class _Loader:
         self.file = config_file or (Path(named) if named else None)
         self.origins: dict[Key, str] = {}
         self.dagster_home = environment.dagster_home()
+        self.runs: RunsTarget | None = None
 
     def load(self) -> Settings:
         content = self._content()
@@ -243,6 +252,10 @@ class _Loader:
                 "(CLEANUP_DATABASE_URL, CLEANUP_ALERT_WEBHOOK_URL, DAGSTER_HOME, CLEANUP_CONFIG, "
                 "CLEANUP_WEB_OPERATOR_TOKEN and _VIEWER_TOKEN)"
             )
+        if content.pop("dagster_runs", None) is not None:
+            self.problems.append(
+                f"{self._label(('dagster_runs',))}: is no key; write a target of kind dagster_runs among the targets"
+            )
         limits = self._limits(content.pop("limits", {}), ("limits",))
         targets = (
             self._targets(content.pop("targets"), limits) if "targets" in content else self._default_targets(limits)
@@ -252,6 +265,7 @@ class _Loader:
             **content,
             "limits": Limits(**limits),
             "targets": tuple(target for _, target in targets),
+            "dagster_runs": self.runs,
             "database_url": self.environment.database_url(),
             "operator_token": self.environment.token("CLEANUP_WEB_OPERATOR_TOKEN"),
             "viewer_token": self.environment.token("CLEANUP_WEB_VIEWER_TOKEN"),
@@ -307,7 +321,7 @@ class _Loader:
         try:
             return model.model_validate(content, context={"dagster_home": self.dagster_home})
         except ValidationError as error:
-            self.problems.extend(wording(error, model, content, label, NOT_IN_FILE))
+            self.problems.extend(wording(error, model, content, label, _NO_KEYS))
             return None
 
     def _limits(self, content: object, key: Key) -> dict[str, Any]:
@@ -327,10 +341,22 @@ class _Loader:
                 entry["limits"] = self._target_limits(entry, limits, key)
             else:
                 entry = item
+            if isinstance(entry, dict) and cast("dict[str, Any]", entry).get("kind") == KIND:
+                self._add_runs(cast("dict[str, Any]", entry), lambda inner, key=key: self._label(key + inner))
+                continue
             target = self._valid(Target, entry, lambda inner, key=key: self._label(key + inner))
             if target is not None:
                 found.append((self._label(key), target))
         return found
+
+    def _add_runs(self, entry: dict[str, Any], label: Callable[[Key], str]) -> None:
+        runs = self._valid(RunsTarget, entry, label)
+        if runs is not None and self.runs is not None:
+            self.problems.append(
+                f"{label(('kind',))}: {KIND!r} is the kind of target {self.runs.name!r} already; "
+                "there is one instance, so keep one of them"
+            )
+        self.runs = self.runs or runs
 
     def _target_limits(self, entry: dict[str, Any], limits: Mapping[str, Any], key: Key) -> Limits:
         by_type: dict[str, Any] = {"max_share": 1.0} if entry.get("data_type") == "temp_files" else {}
@@ -341,12 +367,18 @@ class _Loader:
         for default in self.environment.default_targets():
             where = default.variable or f"default target {default.content['name']}"
             entry = {**default.content, "limits": self._target_limits(default.content, limits, ())}
+            if entry["kind"] == KIND:
+                self._add_runs(entry, lambda _, where=where: where)
+                continue
             target = self._valid(Target, entry, lambda _, where=where: where)
             if target is not None:
                 found.append((where, target))
         return found
 
     def _compare(self, targets: list[tuple[str, Target]]) -> None:
+        for where, target in targets:
+            if self.runs is not None and target.name == self.runs.name:
+                self.problems.append(f"{where}.name: {target.name!r} names the runs already; choose another name")
         for (_, first), (where, second) in combinations(targets, 2):
             if first.name == second.name:
                 self.problems.append(f"{where}.name: {second.name!r} names another target already; choose another name")

@@ -31,11 +31,11 @@ MIB = 1024**2
 
 _SIZE_TEXT = re.compile(r"([0-9]{1,15}(?:\.[0-9]{1,15})?) ?([kmgtp]i?b|b)")
 _DURATION_TEXT = re.compile(r"([0-9]{1,15}(?:\.[0-9]{1,15})?) ?([smhdw])")
-_SLUG = re.compile(r"[a-z0-9_]{1,40}")
-_SLUG_TEXT = "1 to 40 lower-case letters, digits and _"
-_DAYS = f"a whole number of days from {RETENTION_DAYS_MIN} to {RETENTION_DAYS_MAX}"
+SLUG = re.compile(r"[a-z0-9_]{1,40}")
+SLUG_TEXT = "1 to 40 lower-case letters, digits and _"
+DAYS = f"a whole number of days from {RETENTION_DAYS_MIN} to {RETENTION_DAYS_MAX}"
 _SIZE = "a size: a whole number of bytes, or text such as '10 GiB' or '500 MB'"
-_TRUTH = "true or false"
+TRUTH = "true or false"
 _SECONDS_PER = {"s": 1, "m": 60, "h": 3_600, "d": 86_400, "w": 604_800}
 _BYTES_PER = {"b": 1} | {
     f"{prefix}{i}b": (1024 if i else 1000) ** power for power, prefix in enumerate("kmgtp", 1) for i in ("", "i")
@@ -115,7 +115,7 @@ class LimitKeys(Strict):
     max_share: float = Field(default=0.5, gt=0, le=1, description="a fraction above 0 and up to 1, such as 0.5")
     max_growth: float = Field(default=10.0, ge=1, le=10**6, description="a factor from 1 to 1000000, such as 10")
     free_space_reserve: Size = Field(default=GIB, ge=0, le=2**63 - 1, description=_SIZE)
-    allow_volatile_backup: bool = Field(default=False, description=_TRUTH)
+    allow_volatile_backup: bool = Field(default=False, description=TRUTH)
 
 
 class Target(Strict):
@@ -125,15 +125,15 @@ class Target(Strict):
     root. An exclude that matches a directory, with or without `/**`, excludes everything in it.
     """
 
-    name: str = Field(description=_SLUG_TEXT)
+    name: str = Field(description=SLUG_TEXT)
     kind: Literal["operations", "files"] = Field(description="operations or files")
-    data_type: str | None = Field(default=None, validate_default=True, description=_SLUG_TEXT)
-    recursive: bool = Field(description=_TRUTH)
+    data_type: str | None = Field(default=None, validate_default=True, description=SLUG_TEXT)
+    recursive: bool = Field(description=TRUTH)
     root: AbsolutePath = Field(description="an absolute path")
     patterns: Globs
     excludes: Globs
     max_depth: int = whole(64, 1, 200)
-    remove_empty_dirs: bool = Field(default=False, description=_TRUTH)
+    remove_empty_dirs: bool = Field(default=False, description=TRUTH)
     min_age: Duration = Field(
         default=0.0,
         ge=0,
@@ -142,15 +142,15 @@ class Target(Strict):
     )
     age_from: Literal["mtime", "newest"] = Field(default="mtime", description="mtime or newest")
     max_json_bytes: Size = Field(default=MIB, ge=1, le=64 * MIB, description=_SIZE + ", up to 64 MiB")
-    delete_unreadable: bool = Field(default=False, description=_TRUTH)
+    delete_unreadable: bool = Field(default=False, description=TRUTH)
     retention_days_min: int = Field(
-        default=RETENTION_DAYS_MIN, ge=RETENTION_DAYS_MIN, le=RETENTION_DAYS_MAX, description=_DAYS
+        default=RETENTION_DAYS_MIN, ge=RETENTION_DAYS_MIN, le=RETENTION_DAYS_MAX, description=DAYS
     )
     retention_days_max: int = Field(
-        default=RETENTION_DAYS_MAX, ge=RETENTION_DAYS_MIN, le=RETENTION_DAYS_MAX, description=_DAYS
+        default=RETENTION_DAYS_MAX, ge=RETENTION_DAYS_MIN, le=RETENTION_DAYS_MAX, description=DAYS
     )
     format: Literal["files", "archive"] = Field(description="files or archive")
-    optional: bool = Field(default=False, description=_TRUTH)
+    optional: bool = Field(default=False, description=TRUTH)
     limits: TargetLimits = Limits()
 
     @property
@@ -182,8 +182,8 @@ class Target(Strict):
     @field_validator("name")
     @classmethod
     def _check_name(cls, value: str) -> str:
-        if not _SLUG.fullmatch(value):
-            raise ValueError(f"{shown(value)} is not a name of {_SLUG_TEXT}")
+        if not SLUG.fullmatch(value):
+            raise ValueError(f"{shown(value)} is not a name of {SLUG_TEXT}")
         return value
 
     @field_validator("data_type")
@@ -194,8 +194,8 @@ class Target(Strict):
             raise ValueError(
                 f"{shown(value)} does not belong to kind operations, whose files say their type; remove it"
             )
-        if kind == "files" and (value is None or not _SLUG.fullmatch(value)):
-            right = f"write system_logs, dbt_logs, temp_files or one of your own of {_SLUG_TEXT}"
+        if kind == "files" and (value is None or not SLUG.fullmatch(value)):
+            right = f"write system_logs, dbt_logs, temp_files or one of your own of {SLUG_TEXT}"
             raise ValueError(f"{shown(value)} is not a data type; {right}")
         if kind == "files" and value in OPERATION_DATA_TYPES:
             raise ValueError(

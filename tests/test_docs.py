@@ -41,7 +41,8 @@ def test_the_reference_shows_every_key_with_its_default(tmp_path: Path) -> None:
         f"state_dir: {shown.state_dir}\nworkers: {shown.workers}\n"  # both defaults depend on the machine
         "targets:\n"
         f"  - {{name: operations, kind: operations, root: {shown.targets[0].root}, limits: {{max_files: 5000}}}}\n"
-        f"  - {{name: dbt_target, kind: files, data_type: dbt_logs, root: {shown.targets[1].root}}}\n",
+        f"  - {{name: dbt_target, kind: files, data_type: dbt_logs, root: {shown.targets[1].root}}}\n"
+        "  - {name: dagster_runs, kind: dagster_runs}\n",
         tmp_path,
     )
     assert shown.model_dump() == plain.model_dump()
@@ -51,10 +52,11 @@ def test_the_reference_shows_every_key_with_its_default(tmp_path: Path) -> None:
         "alert_webhook",
         "dagster_home",
         "config_file",
+        "dagster_runs",
         "operator_token",
         "viewer_token",
     }
-    for target in shown.targets:
+    for target in shown.all_targets:
         wanted |= {*type(target).model_fields}
     wanted |= {*type(shown.backup).model_fields, *type(shown.schedule).model_fields, *shown.limits.__struct_fields__}
     wanted |= {*type(shown.web).model_fields}
@@ -82,7 +84,11 @@ def test_the_sql_that_is_shown_does_what_it_says(tmp_path: Path) -> None:
         policies, holds = load_policies(conn), load_holds(conn)
     assert all(isinstance(policy, Policy) for policy in policies.values())
     assert policies["exports"] == Policy("exports", 60, enabled=True)
-    assert [(hold.data_type, hold.until_ns is None) for hold in holds] == [("failed_operations", False)]
+    assert [(hold.data_type, hold.until_ns is None) for hold in holds] == [
+        ("failed_operations", False),
+        ("dagster_runs", True),
+        ("dagster_runs", True),
+    ]
     engine.dispose()
 
 

@@ -25,7 +25,7 @@ def list_policies(session: Session) -> int:
     with session.records() as records:
         rows = records.policies()
     targets: dict[str, list[str]] = {}
-    for target in session.settings.targets:
+    for target in session.settings.all_targets:
         for data_type in target.data_types:
             targets.setdefault(data_type, []).append(target.name)
 

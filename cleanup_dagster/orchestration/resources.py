@@ -17,6 +17,7 @@ from cleanup_dagster.bootstrap import open_database, wait_for_database
 from cleanup_dagster.database.errors import DatabaseUnavailable, SchemaMismatch
 from cleanup_dagster.filesystem.private import UnsafeDirectoryError
 from cleanup_dagster.installation import Installation
+from cleanup_dagster.orchestration.run_stores import run_store_of
 from cleanup_dagster.service import CleanupService
 from cleanup_dagster.settings import ConfigError, Settings, load_settings
 from cleanup_dagster.state import StateDirectory, open_state
@@ -49,10 +50,12 @@ class CleanupResource(dg.ConfigurableResource[object]):
     database: DatabaseResource
     _opened: ExitStack = PrivateAttr(default_factory=ExitStack)
     _service: CleanupService | None = PrivateAttr(default=None)
+    _instance: dg.DagsterInstance | None = PrivateAttr(default=None)
 
     @contextmanager
-    def yield_for_execution(self, context: dg.InitResourceContext) -> Generator["CleanupResource"]:  # noqa: ARG002 Dagster's signature
+    def yield_for_execution(self, context: dg.InitResourceContext) -> Generator["CleanupResource"]:
         """Yield the resource, and close at the end what was opened by it."""
+        self._instance = context.instance
         with self._opened:
             yield self
 
@@ -72,6 +75,7 @@ class CleanupResource(dg.ConfigurableResource[object]):
         wait_for_database(settings, dg.get_dagster_logger().warning)
         engine = self.database.engine(settings, state)
         self._opened.callback(engine.dispose)
-        installation = Installation(settings, engine, state)
+        runs = run_store_of(self._instance) if settings.dagster_runs and self._instance is not None else None
+        installation = Installation(settings, engine, state, open_runs=runs)
         self._opened.callback(installation.close)
         return CleanupService(installation)

@@ -53,6 +53,15 @@ class Reason(str, Enum):
     OWN_DIRECTORY = "own_directory"
     TOO_DEEP = "too_deep"
     UNREADABLE = "unreadable"
+    # What keeps one of Dagster's own runs:
+    NOT_FINISHED = "not_finished"
+    NOT_SELECTED = "not_selected"
+    ODD_RUN_ID = "odd_run_id"
+    KEPT_BY_TAG = "kept_by_tag"
+    RUN_KEY = "run_key"
+    BACKFILL_AT_WORK = "backfill_at_work"
+    ASSET_STATE = "asset_state"
+    RETRY_GROUP = "retry_group"
 
 
 class AgeSource(str, Enum):
@@ -62,6 +71,7 @@ class AgeSource(str, Enum):
     START_TIME = "start_time"
     MTIME = "mtime"
     CTIME = "ctime"
+    UPDATE_TIME = "update_timestamp"
 
 
 class Policy(Struct, frozen=True):
@@ -176,10 +186,11 @@ class State(str, Enum):
     NOT_OWNER = "not_owner"
     CONFLICT = "conflict"
     FAILED = "failed"
+    POSTPONED = "postponed"
 
 
 #: States in which the item stays for a good reason that needs nobody's attention: it is simply left for the next run.
-SKIPPED_STATES = frozenset({State.DRIFTED, State.BUSY, State.GONE, State.HELD, State.NOT_OWNER})
+SKIPPED_STATES = frozenset({State.DRIFTED, State.BUSY, State.GONE, State.HELD, State.NOT_OWNER, State.POSTPONED})
 
 
 class Outcome(Struct, frozen=True, gc=False, omit_defaults=True):

@@ -112,6 +112,14 @@ _SENTENCES = {
     Reason.OWN_DIRECTORY: "belongs to cleanup_dagster itself",
     Reason.TOO_DEEP: "lies deeper than max_depth, so nothing below it was looked at",
     Reason.UNREADABLE: "cannot be read: {detail}",
+    Reason.NOT_FINISHED: "the run has not finished: it is {status}",
+    Reason.NOT_SELECTED: "the target leaves it alone: {detail}",
+    Reason.ODD_RUN_ID: "its id is not one that Dagster gives, so nothing is looked for by it",
+    Reason.KEPT_BY_TAG: "kept by its tag {detail}",
+    Reason.RUN_KEY: "a sensor or schedule would launch it anew without its run key {detail}",
+    Reason.BACKFILL_AT_WORK: "it belongs to backfill {detail}",
+    Reason.ASSET_STATE: "expired, but {detail}",
+    Reason.RETRY_GROUP: "expired, but {detail}",
 }
 
 

@@ -139,7 +139,7 @@ def _by_type(parts: Parts) -> list[Document]:
                 "space_saved": mine.space_saved if mine else 0,
                 "expired_files": expired.files if expired else None,
                 "expired_bytes": expired.bytes if expired else None,
-                "targets": [target.name for target in settings.targets if data_type in target.data_types],
+                "targets": [target.name for target in settings.all_targets if data_type in target.data_types],
                 "problem": policy.problem if policy else "there is no policy, so all of it is kept",
             }
         )

@@ -138,7 +138,7 @@ def _expired(index: FileIndex, cutoff_ns: int, wanted: Callable[[Facet], bool], 
 
 def _bounds(settings: Settings, data_type: str) -> tuple[int, int]:
     """Return the days that the configuration of every target of a data type allows."""
-    targets = [target for target in settings.targets if data_type in target.data_types]
+    targets = [target for target in settings.all_targets if data_type in target.data_types]
     least = max((target.retention_days_min for target in targets), default=RETENTION_DAYS_MIN)
     return least, min((target.retention_days_max for target in targets), default=RETENTION_DAYS_MAX)
 
@@ -151,5 +151,5 @@ def _require_within(settings: Settings, data_type: str, days: int | None) -> Non
 
 def _with_targets(row: PolicyRow, settings: Settings) -> Document:
     least, most = _bounds(settings, row.data_type)
-    targets = [target.name for target in settings.targets if row.data_type in target.data_types]
+    targets = [target.name for target in settings.all_targets if row.data_type in target.data_types]
     return {**of_policy(row), "targets": targets, "minimum": least, "maximum": most}

@@ -1,0 +1,96 @@
+"""The target of kind `dagster_runs`: no directory, but the Dagster instance that the job runs on."""
+
+import math
+from fractions import Fraction
+from typing import Annotated, Literal, cast
+
+from pydantic import BeforeValidator, Field, ValidationInfo, field_validator
+
+from cleanup_dagster.config_file import shown
+from cleanup_dagster.retention.defaults import RETENTION_DAYS_MAX, RETENTION_DAYS_MIN
+from cleanup_dagster.retention.guardrails import Limits
+from cleanup_dagster.retention.models import NS_PER_SECOND
+from cleanup_dagster.targets import DAYS, SLUG, SLUG_TEXT, TRUTH, Duration, Strict, TargetLimits, whole
+
+DATA_TYPE = "dagster_runs"
+KIND = "dagster_runs"
+
+#: Dagster's statuses of runs that have ended. Whatever else there is, or will be, is not finished.
+FINISHED = ("success", "failure", "canceled")
+
+
+def _texts(value: object) -> tuple[str, ...]:
+    given: object = value
+    items = tuple(cast("list[object]", given)) if isinstance(given, (list, tuple)) else (None,)
+    for item in items:
+        if not isinstance(item, str) or not item.strip():
+            raise ValueError(f"{shown(cast('object', value))} is not a list of texts; write ['daily_*', 'export']")
+    return cast("tuple[str, ...]", items)
+
+
+def _statuses(value: object) -> tuple[str, ...]:
+    items = _texts(value)
+    unknown = sorted(set(items) - set(FINISHED))
+    if unknown or not items:
+        right = f"write some of {', '.join(FINISHED)}: only finished runs can go"
+        raise ValueError(f"{shown(unknown[0] if unknown else value)} is no status to purge by; {right}")
+    return items
+
+
+class RunsTarget(Strict):
+    """Which of the instance's finished runs may go, and how. The policy `dagster_runs` says when."""
+
+    name: str = Field(description=SLUG_TEXT)
+    kind: Literal["dagster_runs"] = Field(description=KIND)
+    statuses: Annotated[tuple[str, ...], BeforeValidator(_statuses)] = FINISHED
+    job_names: Annotated[tuple[str, ...], BeforeValidator(_texts)] = ("*",)
+    keep_last_per_job: int = whole(1, 0, 10**6)
+    keep_tag: str = Field(default="cleanup/keep", min_length=1, description="the key of a run tag")
+    purge_run_keys: bool = Field(default=False, description=TRUTH)
+    asset_events: Literal["keep_latest", "keep_all", "keep_whole_run"] = Field(
+        default="keep_latest", description="keep_latest, keep_all or keep_whole_run"
+    )
+    batch_runs: int = whole(100, 1, 1_000)
+    pause_ms: int = whole(0, 0, 60_000, "a whole number of milliseconds")
+    time_budget: Duration = Field(
+        default=0.0, ge=0, le=7 * 86_400, description="seconds, or text such as '30m' or '2h', up to 7 days; 0 is none"
+    )
+    vacuum: bool = Field(default=True, description=TRUTH)
+    min_age: Duration = Field(
+        default=0.0,
+        ge=0,
+        le=RETENTION_DAYS_MAX * 86_400,
+        description="a number of seconds, or text such as '30m', '2h' or '1d', up to 36500 days",
+    )
+    retention_days_min: int = Field(
+        default=RETENTION_DAYS_MIN, ge=RETENTION_DAYS_MIN, le=RETENTION_DAYS_MAX, description=DAYS
+    )
+    retention_days_max: int = Field(
+        default=RETENTION_DAYS_MAX, ge=RETENTION_DAYS_MIN, le=RETENTION_DAYS_MAX, description=DAYS
+    )
+    limits: TargetLimits = Limits()
+
+    @property
+    def data_types(self) -> tuple[str, ...]:
+        """The data type whose policy governs runs."""
+        return (DATA_TYPE,)
+
+    @property
+    def min_age_ns(self) -> int:
+        """`min_age` in nanoseconds, rounded up."""
+        return math.ceil(Fraction(self.min_age) * NS_PER_SECOND)
+
+    @field_validator("name")
+    @classmethod
+    def _check_name(cls, value: str) -> str:
+        if not SLUG.fullmatch(value):
+            raise ValueError(f"{shown(value)} is not a name of {SLUG_TEXT}")
+        return value
+
+    @field_validator("retention_days_max")
+    @classmethod
+    def _check_retention(cls, value: int, info: ValidationInfo) -> int:
+        least = info.data.get("retention_days_min", value)
+        if value < least:
+            raise ValueError(f"{value} is less than retention_days_min, {least}; exchange them")
+        return value

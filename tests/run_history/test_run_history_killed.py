@@ -1,0 +1,40 @@
+"""A purge is killed, and the next live run settles it: every run is gone as a whole or there as a whole."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from run_history_helpers import Shop, catalog
+
+EVERYWHERE = ("archived", "promised", "committed", "some logs removed")
+POINTS = {
+    "sqlite": (*EVERYWHERE, "index deleted", "some event logs removed"),
+    "postgres": (*EVERYWHERE, "rows deleted"),
+}
+
+
+@pytest.mark.parametrize("point", sorted({point for points in POINTS.values() for point in points}))
+def test_killed_at_any_point_a_purge_is_settled_and_can_be_undone(shop: Shop, point: str) -> None:
+    kind = "sqlite" if shop.url is None else "postgres"
+    if point not in POINTS[kind]:
+        return  # that point is the other storage's
+    before, logs, known = shop.fingerprint(), shop.logs(), catalog(shop)
+    url = shop.url.render_as_string(hide_password=False) if shop.url is not None else ""
+    script = str(Path(__file__).with_name("killed.py"))
+
+    killed = subprocess.run([sys.executable, script, str(shop.home), url, point], check=False)
+
+    assert killed.returncode == -9
+    settled = shop.clean()
+    assert settled.status == "done", settled.problems
+    assert "run killed had been interrupted" in settled.checked.run.recovered[0]
+    assert catalog(shop) == known
+    ours = settled.checked.run.request.run_id
+    gone = shop.state_sql("SELECT run_id FROM cleanup_run_targets WHERE deleted_files > 0")
+    for (run_id,) in gone:
+        assert not shop.restore(run_id).problems
+    assert shop.fingerprint() == before
+    assert shop.logs() == logs
+    deleted = shop.state_sql("SELECT sum(records_deleted) FROM cleanup_audit WHERE data_type = 'dagster_runs'")
+    assert deleted == [(10,)], ours

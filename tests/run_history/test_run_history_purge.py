@@ -1,0 +1,275 @@
+# ruff: noqa: S608  statements over ids and names of these tests themselves
+# pyright: reportUnknownMemberType=false
+"""Real runs, executed by Dagster on SQLite and on Postgres, purged and put back by the jobs."""
+
+import pytest
+from run_history_helpers import LIVE, Shop, catalog, why
+
+from cleanup_dagster.handles import Report
+from cleanup_dagster.service import CleanupService
+
+FREE = {
+    "export",
+    "export again",
+    "flaky",
+    "flaky retried",
+    "orders a",
+    "daily",
+    "observe",
+    "peek",
+    "orders a again",
+    "peek again",
+}
+
+
+def purged_of(shop: Shop, ids: dict[str, str]) -> set[str]:
+    there = shop.run_ids()
+    return {name for name, run_id in ids.items() if run_id not in there}
+
+
+def outcomes(shop: Shop) -> dict[str, tuple[str, str]]:
+    """What the log beside the backups says of each run: its state and why."""
+    found: dict[str, tuple[str, str]] = {}
+    for log in (shop.home / "backups").glob("cleanup_*.log"):
+        for line in log.read_text().splitlines():
+            if "  /dagster_runs/" in line:
+                state, path, detail = line.split("  ", 2)
+                found[path.rpartition("/")[2]] = (state, detail)
+    return found
+
+
+def reasons(report: Report) -> dict[str, int]:
+    """How many runs a plan keeps, by reason."""
+    (plan,) = report.checked.plans
+    return {reason.value: tally.files for reason, tally in plan.kept.items()}
+
+
+def test_by_its_jobs_a_purge_and_its_restore_leave_every_table_as_it_was(shop: Shop, ids: dict[str, str]) -> None:
+    before, logs, known = shop.fingerprint(), shop.logs(), catalog(shop)
+
+    purged = shop.job(LIVE)
+
+    assert purged.success, why(purged)
+    assert purged_of(shop, ids) == FREE
+    assert not {ids[name] for name in FREE} & {name.split("/")[0] for name in shop.logs()}
+    assert catalog(shop) == known
+    assert shop.fingerprint() != before
+    restored = shop.job({"run_id": purged.run_id, "dry_run": False}, "restore")
+    assert restored.success, why(restored)
+    assert shop.fingerprint() == before
+    assert shop.logs() == logs
+    assert catalog(shop) == known
+
+
+def test_what_was_restored_is_held(shop: Shop) -> None:
+    before = shop.fingerprint()
+    purged = shop.clean()
+    assert not shop.restore(purged.checked.run.request.run_id).problems
+
+    again = shop.clean()
+
+    assert (again.status, again.counts) == ("done", {})
+    assert shop.fingerprint() == before
+
+
+def test_a_dry_run_changes_no_row_and_tells_what_goes(shop: Shop, ids: dict[str, str]) -> None:
+    before, logs = shop.fingerprint(), shop.logs()
+
+    dry = shop.clean(dry=True)
+
+    assert dry.status == "done", dry.problems
+    assert (shop.fingerprint(), shop.logs()) == (before, logs)
+    assert not (shop.home / "backups").exists()
+    assert dry.checked.plans[0].deletable.files == len(FREE)
+    assert reasons(dry) == {"asset_state": len(ids) - len(FREE)}
+
+
+def test_nothing_goes_while_the_policy_is_disabled(shop: Shop) -> None:
+    before = shop.fingerprint()
+    shop.state_sql("UPDATE cleanup_policies SET enabled = false")
+
+    assert shop.clean().status == "done"
+
+    assert shop.fingerprint() == before
+
+
+def test_a_restore_replaces_no_run_that_is_there(shop: Shop, ids: dict[str, str]) -> None:
+    purged = shop.clean()
+    of_run, path = purged.checked.run.request.run_id, f"**/{ids['export']}"
+    assert not shop.restore(of_run, path).problems
+    shop.sql(f"UPDATE runs SET run_body = 'another' WHERE run_id = '{ids['export']}'")
+    before = shop.fingerprint()
+
+    refused = shop.restore(of_run, path)
+
+    (one,) = refused.troubled
+    assert (one.state.value, one.detail) == ("exists", "row 1 of runs is another one")
+    assert shop.fingerprint() == before
+
+
+def test_an_archive_with_one_byte_changed_restores_nothing(shop: Shop) -> None:
+    purged = shop.clean()
+    before = shop.fingerprint()
+    (archive,) = (shop.home / "backups").glob("runs.*.tar.zst")
+    content = bytearray(archive.read_bytes())
+    content[200] ^= 1
+    archive.write_bytes(content)
+
+    refused = shop.restore(purged.checked.run.request.run_id)
+
+    assert {one.state.value for one in refused.troubled} == {"damaged"}
+    assert shop.fingerprint() == before
+
+
+def test_a_run_that_was_executed_again_meanwhile_stays(shop: Shop, ids: dict[str, str]) -> None:
+    dry = shop.clean(dry=True)
+    again = shop.again(ids["flaky"])
+
+    live = shop.clean(plan=dry.checked.run.request.run_id)
+
+    assert live.status == "done", live.problems
+    assert {ids["flaky"], ids["flaky retried"], again} <= shop.run_ids()
+    assert ids["export"] not in shop.run_ids()
+
+
+@pytest.mark.parametrize(
+    ("statement", "state", "said"),
+    [
+        ("UPDATE runs SET status = 'STARTED' WHERE run_id = '{run}'", "drifted", "its status is STARTED now"),
+        ("INSERT INTO run_tags (run_id, key, value) VALUES ('{run}', 'cleanup/keep', '1')", "drifted", "have changed"),
+        (
+            "INSERT INTO run_tags (run_id, key, value) VALUES ('{kept}', 'dagster/root_run_id', '{run}')",
+            "drifted",
+            "executed again meanwhile",
+        ),
+        ("DELETE FROM runs WHERE run_id = '{run}'", "gone", "it was gone"),
+    ],
+)
+def test_what_changes_between_archive_and_purge_stays(
+    shop: Shop, ids: dict[str, str], monkeypatch: pytest.MonkeyPatch, statement: str, state: str, said: str
+) -> None:
+    delete = CleanupService.delete
+    run = ids["export"]
+
+    def change_first(service: CleanupService, *args: object) -> object:
+        shop.sql("DELETE FROM run_tags WHERE run_id = '" + run + "'") if "DELETE FROM runs" in statement else None
+        shop.sql(statement.format(run=run, kept=ids["new daily"]))
+        return delete(service, *args)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(CleanupService, "delete", change_first)
+    purged = shop.clean()
+
+    assert purged.status == "done", purged.problems
+    found, detail = outcomes(shop)[run]
+    assert (found, said in detail) == (state, True), detail
+    assert (run in shop.run_ids()) == (state != "gone")
+    assert ids["export again"] not in shop.run_ids()
+
+
+def test_a_retry_group_of_which_one_is_held_stays_whole(shop: Shop, ids: dict[str, str]) -> None:
+    shop.state_sql(f"INSERT INTO cleanup_holds (pattern, reason) VALUES ('**/{ids['flaky retried']}', 'incident')")
+    shop.state_sql("INSERT INTO cleanup_holds (pattern, pipeline, reason) VALUES ('**', 'export', 'audit')")
+
+    assert shop.clean().status == "done"
+
+    assert purged_of(shop, ids) == FREE - {"flaky", "flaky retried", "export", "export again"}
+
+
+def test_whatever_is_looked_for_by_somebody_stays(shop: Shop, ids: dict[str, str]) -> None:
+    for run, key, value in (
+        ("export", "dagster/run_key", "file-1"),
+        ("export again", "cleanup/keep", "yes"),
+        ("observe", "dagster/backfill", "gone"),
+        ("flaky retried", "dagster/backfill", "working"),
+        ("peek", "dagster/backfill", "over"),
+    ):
+        shop.sql(f"INSERT INTO run_tags (run_id, key, value) VALUES ('{ids[run]}', '{key}', '{value}')")
+    for key, status in (("working", "CANCELING"), ("over", "COMPLETED_SUCCESS")):
+        shop.sql(
+            f"INSERT INTO bulk_actions (key, status, timestamp) VALUES ('{key}', '{status}', '2026-01-01 00:00:00')"
+        )
+
+    purged = shop.clean()
+
+    assert purged.status == "done", purged.problems
+    assert purged_of(shop, ids) == FREE - {"export", "export again", "observe", "flaky", "flaky retried"}
+    assert reasons(purged) == {
+        "run_key": 1,
+        "kept_by_tag": 1,
+        "backfill_at_work": 2,
+        "retry_group": 1,
+        "asset_state": len(ids) - len(FREE),
+    }
+
+
+def test_the_newest_runs_of_each_job_stay(shop: Shop, ids: dict[str, str]) -> None:
+    shop.configure(keep_last_per_job=1)
+
+    assert shop.clean().status == "done"
+
+    assert ids["export again"] in shop.run_ids()
+    assert ids["export"] not in shop.run_ids()
+
+
+@pytest.mark.parametrize(
+    ("mode", "stay"), [("keep_all", set[str]()), ("keep_whole_run", {"orders a again", "observe", "peek again"})]
+)
+def test_other_ways_to_keep_the_state_of_assets(shop: Shop, ids: dict[str, str], mode: str, stay: set[str]) -> None:
+    known = catalog(shop)
+    shop.configure(asset_events=mode)
+
+    purged = shop.clean()
+
+    assert purged.status == "done", purged.problems
+    assert purged_of(shop, ids) == FREE - stay
+    assert catalog(shop) == known
+
+
+def test_steps_outputs_beside_the_logs_stay(shop: Shop, ids: dict[str, str]) -> None:
+    directory = shop.dagster_home / "storage" / ids["export"]
+    (directory / "talk").mkdir(parents=True)
+    (directory / "talk" / "result").write_text("of a step")
+
+    assert shop.clean().status == "done"
+
+    assert (directory / "talk" / "result").read_text() == "of a step"
+    assert not (directory / "compute_logs").exists()
+
+
+def test_an_instance_that_was_not_migrated_is_left_alone(shop: Shop) -> None:
+    if shop.url is None:
+        shop.sql("ALTER TABLE asset_check_executions RENAME TO other", "index")
+        said = "there is no table asset_check_executions"
+    else:
+        shop.sql("DROP INDEX idx_run_tags_run_idx")
+        said = "no index idx_run_tags_run_idx"
+    before = shop.fingerprint()
+
+    refused = shop.clean()
+
+    assert said in str(refused.problems)
+    assert shop.fingerprint() == before
+
+
+def test_backups_of_runs_are_verified_and_pruned_like_those_of_files(shop: Shop) -> None:
+    purged = shop.clean().checked.run.request.run_id
+    with shop.service() as service:
+        (backups,) = service.backups()
+        verified = service.verify_backups()
+        assert (backups.run_id, verified.sound.files, verified.damaged) == (purged, len(FREE), ())
+
+    with shop.service(ahead_days=8) as service:
+        assert service.prune_backups().copies.files == len(FREE)
+
+    assert not list((shop.home / "backups").glob("*.tar.zst"))
+
+
+def test_the_audit_counts_runs(shop: Shop) -> None:
+    shop.clean()
+
+    ((deleted, freed, skipped, failed),) = shop.state_sql(
+        "SELECT records_deleted, space_freed_bytes, records_skipped, records_failed FROM cleanup_audit"
+        " WHERE data_type = 'dagster_runs'"
+    )
+    assert (deleted, skipped, failed) == (len(FREE), 0, 0)
+    assert freed > 1_000
