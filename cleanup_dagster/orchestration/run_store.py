@@ -83,7 +83,7 @@ class StoreOverSql:
         self._instance = instance
         manager = instance.compute_log_manager
         local = isinstance(manager, LocalComputeLogManager)
-        self._logs = Path(manager._base_dir).resolve() if local else None  # noqa: SLF001 it has no public name
+        self._logs = Path(manager._base_dir).resolve() if local else None  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]  it has no public name
 
     @contextmanager
     def runs_connection(self) -> Generator[sa.Connection]:
@@ -322,7 +322,8 @@ def _unfulfilled(planned: Sequence[int]) -> sa.Select[Any]:
 
 
 def _shown(asset_key: str) -> str:
-    return "/".join(dg.AssetKey.from_db_string(asset_key).path) if asset_key else "?"
+    key = dg.AssetKey.from_db_string(asset_key) if asset_key else None
+    return "/".join(key.path) if key is not None else "?"
 
 
 def still_doomed(

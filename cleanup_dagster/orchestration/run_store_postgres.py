@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from itertools import groupby
 
 import sqlalchemy as sa
-from sqlalchemy.exc import IntegrityError, OperationalError
+from sqlalchemy.exc import IntegrityError, OperationalError, ProgrammingError
 
 from cleanup_dagster.orchestration.run_store import (
     ARCHIVED_TABLES,
@@ -93,7 +93,7 @@ class PostgresRunStore(StoreOverSql):
             here = runs.execute(_SAME_DATABASE).one()
             try:
                 there = index.execute(_SAME_DATABASE).one()
-            except sa.exc.ProgrammingError:
+            except ProgrammingError:
                 there = None
         if here != there:
             return ["runs and events are in different databases, so no transaction can delete both"]

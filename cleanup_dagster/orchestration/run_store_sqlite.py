@@ -19,7 +19,6 @@ import msgspec
 import sqlalchemy as sa
 from dagster._core.storage.runs.schema import RunsTable, RunTagsTable
 
-from cleanup_dagster.backups.manifest import batches
 from cleanup_dagster.orchestration.run_store import (
     CHECKS,
     EVENT_TAGS,
@@ -231,13 +230,19 @@ def _tables_of(shard: sqlite3.Connection) -> list[str]:
 
 def _delete_from_index(index: sa.Connection, doomed: Sequence[str], events: set[int], checks: set[int]) -> None:
     ids = _ids(index, EVENTS, EVENTS.run_id.in_(doomed)) - events
-    tags = {tag for some in batches(ids, 500) for tag in _ids(index, EVENT_TAGS, EVENT_TAGS.event_id.in_(some))}
+    tags = {tag for some in _some(ids) for tag in _ids(index, EVENT_TAGS, EVENT_TAGS.event_id.in_(some))}
     rows = _ids(index, CHECKS, CHECKS.run_id.in_(doomed)) - checks
     for column, numbers in ((EVENT_TAGS.id, tags), (EVENTS.id, ids), (CHECKS.id, rows)):
         # The row with the highest id stays: SQLite would give its id again, and nothing could go back to it.
         numbers.discard(index.execute(sa.select(sa.func.max(column))).scalar() or 0)
-        for some in batches(numbers, 500):  # SQLite limits the variables of a statement
+        for some in _some(numbers):
             index.execute(sa.delete(column.table).where(column.in_(some)))
+
+
+def _some(numbers: set[int]) -> Iterator[list[int]]:
+    ordered = sorted(numbers)
+    for start in range(0, len(ordered), 500):  # SQLite limits the variables of a statement
+        yield ordered[start : start + 500]
 
 
 def _ids(index: sa.Connection, columns: Any, which: Any) -> set[int]:

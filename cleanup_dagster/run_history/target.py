@@ -24,7 +24,7 @@ def _texts(value: object) -> tuple[str, ...]:
     items = tuple(cast("list[object]", given)) if isinstance(given, (list, tuple)) else (None,)
     for item in items:
         if not isinstance(item, str) or not item.strip():
-            raise ValueError(f"{shown(cast('object', value))} is not a list of texts; write ['daily_*', 'export']")
+            raise ValueError(f"{shown(given)} is not a list of texts; write ['daily_*', 'export']")
     return cast("tuple[str, ...]", items)
 
 
