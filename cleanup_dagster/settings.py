@@ -339,11 +339,11 @@ class _Loader:
             if isinstance(item, dict):
                 entry = dict(cast("dict[str, Any]", item))
                 entry["limits"] = self._target_limits(entry, limits, key)
+                if entry.get("kind") == KIND:
+                    self._add_runs(entry, lambda inner, key=key: self._label(key + inner))
+                    continue
             else:
                 entry = item
-            if isinstance(entry, dict) and cast("dict[str, Any]", entry).get("kind") == KIND:
-                self._add_runs(cast("dict[str, Any]", entry), lambda inner, key=key: self._label(key + inner))
-                continue
             target = self._valid(Target, entry, lambda inner, key=key: self._label(key + inner))
             if target is not None:
                 found.append((self._label(key), target))
