@@ -2,7 +2,7 @@
 
 import math
 from fractions import Fraction
-from typing import Annotated, Literal, cast
+from typing import Annotated, Any, Literal, cast
 
 from pydantic import BeforeValidator, Field, ValidationInfo, field_validator
 
@@ -19,12 +19,11 @@ KIND = "dagster_runs"
 FINISHED = ("success", "failure", "canceled")
 
 
-def _texts(value: object) -> tuple[str, ...]:
-    given: object = value
-    items = tuple(cast("list[object]", given)) if isinstance(given, (list, tuple)) else (None,)
+def _texts(value: Any) -> tuple[str, ...]:
+    items = tuple(cast("list[object]", value)) if isinstance(value, (list, tuple)) else (None,)
     for item in items:
         if not isinstance(item, str) or not item.strip():
-            raise ValueError(f"{shown(given)} is not a list of texts; write ['daily_*', 'export']")
+            raise ValueError(f"{shown(cast('object', value))} is not a list of texts; write ['daily_*', 'export']")
     return cast("tuple[str, ...]", items)
 
 
