@@ -18,10 +18,14 @@ from cleanup_dagster.filesystem.tree import RootError, RootMissingError
 from cleanup_dagster.handles import Plan, Request, Run
 from cleanup_dagster.installation import Installation, Progress
 from cleanup_dagster.planning import plan_target
+from cleanup_dagster.retention.defaults import things
 from cleanup_dagster.retention.guardrails import format_bytes
 from cleanup_dagster.retention.models import NS_PER_DAY, NS_PER_SECOND, CleanupType, Policy, PolicyProblem, Verdict
 from cleanup_dagster.retention.rules import format_age
 from cleanup_dagster.retention.times import from_ns
+from cleanup_dagster.run_history.planning import plan_runs
+from cleanup_dagster.run_history.store import RunStoreError
+from cleanup_dagster.run_history.target import RunsTarget
 from cleanup_dagster.settings import Target
 from cleanup_dagster.workers import WorkerError
 
@@ -52,7 +56,7 @@ class Overdue(Struct, frozen=True):
         if not self.files:
             return "nothing has outlived its retention by more than the grace period"
         return (
-            f"{self.files:,} files ({format_bytes(self.bytes)}) have outlived their retention, "
+            f"{self.files:,} {things([self.data_type])} ({format_bytes(self.bytes)}) have outlived their retention, "
             f"the worst by {format_age(self.longest_ns)}: {self.example}"
         )
 
@@ -78,9 +82,11 @@ def overdue(
     request = Request(f"check-{uuid.uuid4()}", CleanupType.MANUAL, dry_run=True, executed_by="checks")
     run = Run(request, installation.clock(), policies, ())
     found = {data_type: _policy_of(data_type, policies) for data_type in data_types}
-    for target in installation.settings.targets:
+    for target in installation.settings.all_targets:
         if data_types.isdisjoint(target.data_types):
             continue
+        if isinstance(target, RunsTarget) and all(found[name].disabled for name in target.data_types):
+            continue  # an instance whose runs nobody wants purged need not be one that could be
         for one in _overdue_in(installation, run, target, grace_seconds, progress):
             if one.data_type in found:
                 found[one.data_type] = _both(found[one.data_type], one)
@@ -88,18 +94,26 @@ def overdue(
 
 
 def _overdue_in(
-    installation: Installation, run: Run, target: Target, grace_seconds: float, progress: Progress
+    installation: Installation, run: Run, target: Target | RunsTarget, grace_seconds: float, progress: Progress
 ) -> Iterator[Overdue]:
     directory = installation.state.plan(run.request.run_id, target.name).parent
     try:
-        plan = plan_target(installation, run, target, progress)
+        plan = _planned(installation, run, target, progress)
         yield from (Overdue(warning.split(":")[0], problem=warning) for warning in plan.warnings)
         yield from _late(plan, int(grace_seconds * NS_PER_SECOND))
-    except (RootError, ManifestError, OSError, WorkerError) as error:
-        if not (target.optional and isinstance(error, RootMissingError)):
+    except (RootError, ManifestError, OSError, RunStoreError, WorkerError) as error:
+        may_lack = isinstance(target, Target) and target.optional
+        if not (may_lack and isinstance(error, RootMissingError)):
             yield from (Overdue(name, problem=f"{target.name}: {error}") for name in target.data_types)
     finally:
         installation.state.remove(directory)
+
+
+def _planned(installation: Installation, run: Run, target: Target | RunsTarget, progress: Progress) -> Plan:
+    if isinstance(target, RunsTarget):
+        with installation.run_store() as store:
+            return plan_runs(installation, run, target, store, progress)
+    return plan_target(installation, run, target, progress)
 
 
 def _late(plan: Plan, grace_ns: int) -> Iterator[Overdue]:

@@ -16,6 +16,7 @@ from cleanup_dagster.handles import CheckedPlan, Counts, Deleted, Plan, merge, t
 from cleanup_dagster.installation import Installation
 from cleanup_dagster.inventory import list_backups
 from cleanup_dagster.retention.models import Stock, Tally
+from cleanup_dagster.run_history.store import is_runs_root
 from cleanup_dagster.settings import Settings
 
 
@@ -124,6 +125,8 @@ def _left(data_type: str, plans: Sequence[Plan], gone: Tally) -> Stock | None:
 
 def _freed(installation: Installation, result: Deleted) -> dict[str, int]:
     """Return by data type what one target's deletion freed where its files were."""
+    if is_runs_root(result.plan.root):
+        return {}  # rows leave room that a database uses again, and gives back to no disk
     taken = _taken(installation, result)
     copied = total(result.copied.values()).bytes
     freed: dict[str, int] = {}

@@ -206,7 +206,7 @@ class RestoreRequest(Struct, frozen=True):
 
 
 class RestoreReport(Struct, frozen=True):
-    """How a restore ended, by state, with the first few files that could not be put back."""
+    """How a restore ended, by state, with the first few items that could not be put back. `what` they are called."""
 
     request: RestoreRequest
     states: dict[RestoreState, Tally]
@@ -214,11 +214,13 @@ class RestoreReport(Struct, frozen=True):
     holds: tuple[int, ...]
     manifests: str
     problem: str = ""
+    what: str = "files"
 
     @property
     def problems(self) -> tuple[str, ...]:
         """What kept files from being restored; empty when everything that was asked for is in its place."""
-        trouble = [f"{t.files:,} files: {_TROUBLE[s]}" for s, t in self.states.items() if not s.is_well]
+        said = _TROUBLE if self.what != "runs" else _TROUBLE | _TROUBLE_OF_RUNS
+        trouble = [f"{t.files:,} {self.what}: {said[s]}" for s, t in self.states.items() if not s.is_well]
         return (*trouble, *filter(None, [self.problem]))
 
 
@@ -228,6 +230,10 @@ _TROUBLE = {
     RestoreState.MISSING: "the backup is not there any more",
     RestoreState.DAMAGED: "the backup has other bytes than were written, so it was not used",
     RestoreState.FAILED: "the file could not be written",
+}
+_TROUBLE_OF_RUNS = {
+    RestoreState.EXISTS: "the run is there, and not as it was archived",
+    RestoreState.FAILED: "the run could not be put back",
 }
 
 

@@ -68,7 +68,9 @@ def examine(settings: Settings) -> Iterator[Finding]:
             yield from _with_database(installation)
     for target in settings.targets:
         yield _target(settings, target)
-    if not settings.targets:
+    if settings.dagster_runs is not None:
+        yield Finding(f"target {settings.dagster_runs.name}", Health.OK, "the runs of Dagster's instance")
+    if not settings.all_targets:
         yield Finding("targets", Health.WARNING, "none is configured", "add targets to cleanup.yaml")
     for directory in settings.backup_directories:
         yield _backup_directory(directory)
@@ -209,7 +211,7 @@ def _space(settings: Settings) -> Iterator[Finding]:
     except OSError as error:
         yield Finding("free space", Health.FAILED, f"{directory}: {error.strerror}", "make it reachable")
         return
-    reserve = max((target.limits.free_space_reserve for target in settings.targets), default=0)
+    reserve = max((target.limits.free_space_reserve for target in settings.all_targets), default=0)
     said = f"{format_bytes(free)} free where the backups go"
     if free <= reserve:
         advice = "free space there, or point backup.directory at another disk"

@@ -23,6 +23,7 @@ from cleanup_dagster.filesystem.tree import RootError, open_root, walk
 from cleanup_dagster.handles import Plan, Run, total
 from cleanup_dagster.installation import Installation, Progress
 from cleanup_dagster.judging import Judged, JudgeTask, Rules, join_judged, judge_target
+from cleanup_dagster.retention.defaults import things
 from cleanup_dagster.retention.guardrails import (
     BackupSpace,
     Guardrail,
@@ -173,7 +174,8 @@ def refusals(installation: Installation, run: Run, plans: Sequence[Plan]) -> Ite
         recent = {plan.target: recent_deletions(conn, plan.target, plan.root) for plan in plans}
     for plan in plans:
         limits = installation.limits(plan.target)
-        yield from plan_refusals(plan.target, plan.scanned, plan.deletable, limits, recent[plan.target])
+        what = things(plan.data_types)
+        yield from plan_refusals(plan.target, plan.scanned, plan.deletable, limits, recent[plan.target], what)
     if not run.request.skip_backup:
         yield from _space_refusals(installation, run, plans)
         yield from _useless_backups(installation, run, plans)

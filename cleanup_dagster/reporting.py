@@ -11,6 +11,7 @@ from cleanup_dagster.database.runs import RunStatus, RunTotals, finish_run
 from cleanup_dagster.filesystem.private import private_directory
 from cleanup_dagster.handles import CheckedPlan, Counts, Deleted, Report, total
 from cleanup_dagster.installation import Installation
+from cleanup_dagster.retention.defaults import things
 from cleanup_dagster.retention.guardrails import format_bytes
 from cleanup_dagster.retention.models import Outcome, Receipt, Tally
 from cleanup_dagster.retention.times import from_ns
@@ -57,7 +58,10 @@ def _report(checked: CheckedPlan, results: Sequence[Deleted]) -> Report:
         problems += [result.problem] if result.problem else []
         failed = total(counts.failed for counts in result.counts.values())
         if failed.files:
-            problems.append(f"{result.plan.target}: {failed.files:,} files could not be dealt with; the log names them")
+            what = things(result.plan.data_types)
+            problems.append(
+                f"{result.plan.target}: {failed.files:,} {what} could not be dealt with; the log names them"
+            )
     ending = RunStatus.FAILED if problems else RunStatus.DONE
     status = RunStatus.REFUSED if refused else ending
     return Report(checked, status.value, tuple(results), tuple(problems))

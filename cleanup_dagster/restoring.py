@@ -34,6 +34,7 @@ from cleanup_dagster.handles import Request, RestoreReport, RestoreRequest
 from cleanup_dagster.installation import Installation, Progress, RunRefusedError
 from cleanup_dagster.inventory import kept_backups
 from cleanup_dagster.recovery import recover_all
+from cleanup_dagster.retention.defaults import things
 from cleanup_dagster.retention.holds import compile_pattern, normalise_pattern
 from cleanup_dagster.retention.models import (
     NS_PER_DAY,
@@ -271,7 +272,8 @@ def _conclude(
     for (_, state), tally in found.by_type.items():
         states[state] = states.get(state, Tally()).plus(tally.files, tally.bytes)
     manifests = str(installation.state.manifests(request.run_id))
-    report = RestoreReport(request, states, tuple(found.troubled), holds, manifests, problem)
+    what = things(data_type for data_type, _ in found.by_type)
+    report = RestoreReport(request, states, tuple(found.troubled), holds, manifests, problem, what)
     now_ns = installation.clock()
     status = RunStatus.FAILED if report.problems else RunStatus.DONE
     with installation.database.begin() as conn:

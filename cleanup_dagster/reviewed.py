@@ -44,6 +44,7 @@ _DECIDES_RUNS = (
     "keep_tag",
     "purge_run_keys",
     "asset_events",
+    "keep_job_partitions",
     "min_age",
 )
 

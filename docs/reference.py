@@ -15,6 +15,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from cleanup_dagster.environment import OVERRIDES
+from cleanup_dagster.run_history.target import RunsTarget
 from cleanup_dagster.settings import NOT_IN_FILE, Settings
 from cleanup_dagster.targets import Duration, LimitKeys, Size, Target
 
@@ -32,11 +33,15 @@ _DEPENDS: dict[tuple[str, ...], str] = {
     ("targets", "recursive"): "`false` for kind operations, else `true`",
     ("targets", "limits"): "those of `limits`; `max_share: 1.0` for data_type temp_files",
     ("targets", "data_type"): "required for kind files",
+    ("dagster_runs", "limits"): "those of `limits`",
 }
 _PLAIN: dict[tuple[str, ...], str] = {
     ("targets", "patterns"): "a list of globs",
     ("targets", "excludes"): "a list of globs",
+    ("dagster_runs", "statuses"): "some of success, failure, canceled",
+    ("dagster_runs", "job_names"): "a list of names; `*` and `?` are allowed",
 }
+_TITLES = {"targets": "`targets`, of kind operations or files", "dagster_runs": "`targets`, of kind dagster_runs"}
 
 
 def tables() -> str:
@@ -46,10 +51,10 @@ def tables() -> str:
     for name, field in Settings.model_fields.items():
         if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
             sections.append(((name,), field.annotation))
-    sections += [(("limits",), LimitKeys), (("targets",), Target)]
+    sections += [(("limits",), LimitKeys), (("targets",), Target), (("dagster_runs",), RunsTarget)]
     nested = {key for key, _ in sections}
     for key, model in sections:
-        title = f"`{key[0]}`" if key else "Top level"
+        title = _TITLES.get(key[0], f"`{key[0]}`") if key else "Top level"
         lines += [f"### {title}", "", "| Key | Default | It is | Variable |", "|---|---|---|---|"]
         lines += [_row((*key, name), field) for name, field in _fields(model, key) if (*key, name) not in nested]
         lines.append("")

@@ -84,11 +84,7 @@ def test_the_sql_that_is_shown_does_what_it_says(tmp_path: Path) -> None:
         policies, holds = load_policies(conn), load_holds(conn)
     assert all(isinstance(policy, Policy) for policy in policies.values())
     assert policies["exports"] == Policy("exports", 60, enabled=True)
-    assert [(hold.data_type, hold.until_ns is None) for hold in holds] == [
-        ("failed_operations", False),
-        ("dagster_runs", True),
-        ("dagster_runs", True),
-    ]
+    assert [(hold.data_type, hold.until_ns is None) for hold in holds] == [("failed_operations", False)]
     engine.dispose()
 
 

@@ -232,14 +232,21 @@ root.add_command(policies_group)
 root.add_command(holds_group)
 
 
-@root.command("explain", epilog=examples("cleanup-operations explain /srv/ops/operation_7.json"))
+@root.command(
+    "explain",
+    epilog=examples(
+        "cleanup-operations explain /srv/ops/operation_7.json",
+        "cleanup-operations explain 0c5e8f1a-3f0e-4c1b-9a57-6f3d2b1c0a99",
+    ),
+)
 @click.argument("path", metavar="PATH", type=click.Path(readable=False))
 @click.pass_obj
 def explain_command(session: Session, *, path: str) -> int:
-    """Say why a file is kept or would go, and when.
+    """Say why a file is kept or would go, and when; or a run of Dagster's, by its id.
 
     Shows the policy that governs it, how old it is and by what, and holds over it. For a file that is
-    gone: which run deleted it, and how to get it back.
+    gone: which run deleted it, and how to get it back. Of a run the newest
+    plan is asked.
     """
     from cleanup_dagster.cli.looking import explain
 

@@ -73,7 +73,8 @@ def run(session: Session, wanted: Wanted) -> int:
     if not files_to_go and not report.problems:
         session.out.note("There is nothing to delete; the run only removes backups that are over.")
     else:
-        _confirm(session, wanted, f"{files(files_to_go)}")
+        types = {name for one in report.checked.plans for name in one.expired}
+        _confirm(session, wanted, files(files_to_go, types))
     # A plan with problems is not complete and cannot be applied; then the live run makes one of its own.
     return _live(session, wanted, "" if report.problems else dry.run_id)
 
@@ -87,7 +88,7 @@ def apply(session: Session, typed: str, *, yes: bool) -> int:
         overview = service.reviewed_plan(found.run_id)
     if not yes:
         _show_overview(session, overview)
-        _confirm(session, Wanted("manual"), files(overview.total.files))
+        _confirm(session, Wanted("manual"), files(overview.total.files, (one.data_type for one in overview.types)))
     return _live(session, Wanted("manual", yes), found.run_id)
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from cleanup_dagster.cli.words import files, short, tally
 from cleanup_dagster.handles import total
 from cleanup_dagster.overview import overview_of_plans
+from cleanup_dagster.retention.defaults import things
 from cleanup_dagster.retention.guardrails import format_bytes
 from cleanup_dagster.retention.models import NS_PER_DAY, Tally
 from cleanup_dagster.retention.rules import format_age
@@ -106,23 +107,24 @@ def show_types(page: Page, types: Sequence[TypeOverview]) -> None:
         together = total(Tally(t.files, t.bytes) for t in types)
         oldest = max(t.oldest_age_ns for t in types)
         rows.append(["together", f"{together.files:,}", format_bytes(together.bytes), format_age(oldest)])
-    page.table(["Would be deleted", ">Files", ">Size", ">Oldest"], rows)
+    page.table(["Would be deleted", f">{things(t.data_type for t in types).capitalize()}", ">Size", ">Oldest"], rows)
 
 
 def show_plan(page: Page, report: Report) -> None:
     """Print a plan: what would go, what stays and why, which guardrails it trips, and what is wrong."""
     checked = report.checked
     scanned = total(plan.scanned for plan in checked.plans)
+    scanned_types = {name for plan in checked.plans if plan.scanned.files for name in plan.data_types}
     types = overview_of_plans(checked.plans)
     if types:
         show_types(page, types)
     else:
-        page.print(f"Nothing would be deleted of {files(scanned.files)}.")
+        page.print(f"Nothing would be deleted of {files(scanned.files, scanned_types)}.")
     kept = _kept(checked.plans)
     if kept:
         page.print()
         rows = [[reason, f"{sums.files:,}", format_bytes(sums.bytes)] for reason, sums in kept]
-        page.table(["Kept because", ">Files", ">Size"], rows)
+        page.table(["Kept because", f">{things(scanned_types).capitalize()}", ">Size"], rows)
     for plan in checked.plans:
         if plan.note:
             page.print(f"\nNote: {plan.note}")
@@ -156,11 +158,13 @@ def show_live(page: Page, report: Report, pruned: Pruned | None) -> None:
     deleted = total(c.deleted for c in report.counts.values())
     request = report.checked.run.request
     if report.counts:
-        page.table(["Data type", "Outcome", ">Files", ">Size"], _outcome_rows(report.counts))
+        titles = ["Data type", "Outcome", f">{things(report.counts).capitalize()}", ">Size"]
+        page.table(titles, _outcome_rows(report.counts))
         page.print()
     how = "without any backup" if request.skip_backup else "each one backed up first"
     size = format_bytes(deleted.bytes)
-    page.print(f"Deleted {files(deleted.files)} ({size}), {how}." if deleted.files else "Nothing was deleted.")
+    what = files(deleted.files, report.counts)
+    page.print(f"Deleted {what} ({size}), {how}." if deleted.files else "Nothing was deleted.")
     if pruned and pruned.copies.files:
         gone = pruned.copies
         page.print(f"Removed {files(gone.files)} ({format_bytes(gone.bytes)}) of expired backups.")

@@ -23,10 +23,16 @@ _LATEST = 10
 
 
 def explain(session: Session, path: str) -> int:
-    """Say why one file is kept or would go."""
+    """Say why one file is kept or would go, or one of Dagster's runs."""
     from cleanup_dagster.cli.drawing import Lines
     from cleanup_dagster.explaining import explain as explained
+    from cleanup_dagster.run_history.explaining import explain_run, run_named
 
+    run_id = run_named(path)
+    if run_id is not None:
+        with session.installation() as installation:
+            one = explain_run(installation, run_id)
+        return session.finish(of_explanation(one), lambda: _show_explanation(session, one))
     with session.installation() as installation:
         judged = Lines(session.out).begin("judged", "", 0)  # says something only when there is much to look at
         found = explained(installation, os.path.abspath(path), judged)  # noqa: PTH100  resolve() would follow a link

@@ -52,15 +52,20 @@ def restore(session: Session, typed: str, paths: Sequence[str], data_types: Sequ
 
 
 def selection(session: Session, typed: str) -> str:
-    """Return a path or glob as restores and holds take it: absolute, in text form.
+    """Return a path or glob as restores and holds take it: absolute, in text form; a run's id stands for the run.
 
     Raises CliError for a path that no target's root holds, because nothing could ever match it.
     """
     from cleanup_dagster.filesystem.names import to_text
+    from cleanup_dagster.run_history.eligibility import is_run_id
+    from cleanup_dagster.run_history.store import ROOT
 
     if typed.startswith("**"):
         return typed
+    if session.settings.dagster_runs is not None and is_run_id(typed):
+        return f"**/{typed}"
     roots = [to_text(str(target.root)) for target in session.settings.targets]
+    roots += [ROOT] if session.settings.dagster_runs is not None else []
     if typed.startswith("/") and _GLOB & set(typed):
         path, begins = typed, re.split(r"[*?[]", typed, maxsplit=1)[0]
         within = any(root.startswith(begins) or begins.startswith(f"{root}/") for root in roots)
@@ -108,7 +113,7 @@ def _show_restored(session: Session, report: RestoreReport) -> None:
     page = session.out.page
     rows = [[state.value, f"{t.files:,}", format_bytes(t.bytes)] for state, t in sorted(report.states.items())]
     if rows:
-        page.table(["State", ">Files", ">Size"], rows)
+        page.table(["State", f">{report.what.capitalize()}", ">Size"], rows)
     if report.troubled:
         page.print()
         page.table(["Not restored", "Why"], [[one.path, one.detail or one.state.value] for one in report.troubled])

@@ -6,6 +6,8 @@ from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from cleanup_dagster.retention.models import Tally
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
@@ -25,9 +27,11 @@ def minute(moment_ns: int | None, otherwise: str = "never") -> str:
     return otherwise if moment_ns is None else f"{_moment(moment_ns):%Y-%m-%d %H:%M}"
 
 
-def files(number: int) -> str:
-    """Return `1 file` or `1,234 files`."""
-    return f"{number:,} {'file' if number == 1 else 'files'}"
+def files(number: int, data_types: Iterable[str] = ()) -> str:
+    """Return `1 file` or `1,234 files`; `5 runs` when that is what the data types are about."""
+    from cleanup_dagster.retention.defaults import counted, things
+
+    return counted(number, things(data_types))
 
 
 def days(number: int | None) -> str:

@@ -12,9 +12,10 @@ import dagster as dg
 from cleanup_dagster.figures import Disk, StoreFigures, TypeFigures
 from cleanup_dagster.handles import Report, Run, total
 from cleanup_dagster.orchestration import metadata
-from cleanup_dagster.retention.defaults import DATA_TYPES, DEFAULT_POLICIES
+from cleanup_dagster.retention.defaults import DAGSTER_RUNS, DATA_TYPES, DEFAULT_POLICIES, things
 from cleanup_dagster.retention.guardrails import format_bytes
 from cleanup_dagster.retention.models import NS_PER_DAY, NS_PER_SECOND
+from cleanup_dagster.run_history.target import RunsTarget
 from cleanup_dagster.settings import Settings, Target
 
 GROUP = "cleanup"
@@ -30,10 +31,10 @@ def key_of(data_type: str) -> dg.AssetKey:
     return dg.AssetKey(["cleanup", data_type])
 
 
-def targets_of(settings: Settings) -> dict[str, list[Target]]:
+def targets_of(settings: Settings) -> dict[str, list[Target | RunsTarget]]:
     """Return the targets of every data type that has a policy by default or a target, in order."""
-    found: dict[str, list[Target]] = {name: [] for name in DATA_TYPES}
-    for target in settings.targets:
+    found: dict[str, list[Target | RunsTarget]] = {name: [] for name in DATA_TYPES}
+    for target in settings.all_targets:
         for data_type in target.data_types:
             found.setdefault(data_type, []).append(target)
     return found
@@ -62,15 +63,21 @@ def asset_specs(settings: Settings) -> list[dg.AssetSpec]:
     ]
 
 
-def _of_type(data_type: str, targets: Sequence[Target]) -> dg.AssetSpec:
+def _of_type(data_type: str, targets: Sequence[Target | RunsTarget]) -> dg.AssetSpec:
     about = _ABOUT.get(data_type, "A data type of this platform")
-    where = "; ".join(f"{target.name}: {target.root} ({', '.join(target.patterns)})" for target in targets)
+    where = "; ".join(map(_where, targets))
     return dg.AssetSpec(
         key_of(data_type),
         group_name=GROUP,
         description=f"{about}." if targets else f"No target configured: nothing of this type is looked at. {about}.",
         metadata={"targets": where or "no target configured"},
     )
+
+
+def _where(target: Target | RunsTarget) -> str:
+    if isinstance(target, RunsTarget):
+        return f"{target.name}: the runs of this instance ({', '.join(target.job_names)})"
+    return f"{target.name}: {target.root} ({', '.join(target.patterns)})"
 
 
 def of_types(run: Run, figures: Iterator[TypeFigures]) -> Iterator[dg.AssetObservation]:
@@ -82,26 +89,29 @@ def of_types(run: Run, figures: Iterator[TypeFigures]) -> Iterator[dg.AssetObser
 def _said(run: Run, one: TypeFigures) -> str:
     if one.problem:
         return f"Not judged: {one.problem}"
+    what = things([one.data_type])
     if run.request.dry_run:
-        return f"{one.expired.files:,} files ({format_bytes(one.expired.bytes)}) are expired; this was a dry run"
+        return f"{one.expired.files:,} {what} ({format_bytes(one.expired.bytes)}) are expired; this was a dry run"
     return (
-        f"{one.deleted.files:,} of {one.expired.files:,} expired files deleted ({format_bytes(one.deleted.bytes)}, "
+        f"{one.deleted.files:,} of {one.expired.files:,} expired {what} deleted ({format_bytes(one.deleted.bytes)}, "
         f"of which {format_bytes(one.freed_bytes)} are free now)"
     )
 
 
 def _shown(run: Run, one: TypeFigures) -> metadata.Metadata:
     shown: metadata.Metadata = {"dry_run": run.request.dry_run, "targets": ", ".join(one.targets)}
+    what = things([one.data_type])
     if one.problem:
         shown["problem"] = one.problem
     if one.present is not None:
-        shown["files_present"] = one.present.files
-        shown["bytes_present"] = one.present.bytes
+        shown[f"{what}_present"] = one.present.files
+        if one.data_type != DAGSTER_RUNS:  # whose bytes are known of the expired alone
+            shown["bytes_present"] = one.present.bytes
         shown["oldest_age_days"] = round(one.present.oldest_ns / NS_PER_DAY, 2)
     if not one.problem:
-        shown["files_expired"] = one.expired.files
+        shown[f"{what}_expired"] = one.expired.files
         shown["bytes_expired"] = one.expired.bytes
-    shown["files_deleted"] = one.deleted.files
+    shown[f"{what}_deleted"] = one.deleted.files
     shown["bytes_deleted"] = one.deleted.bytes
     shown["bytes_freed"] = one.freed_bytes
     if one.held_bytes is not None:

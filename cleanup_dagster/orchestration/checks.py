@@ -15,6 +15,7 @@ from cleanup_dagster.orchestration.assets import BACKUPS, RUNS, key_of, targets_
 from cleanup_dagster.orchestration.launching import InstanceError, state_of_schedule
 from cleanup_dagster.orchestration.ops import log_progress
 from cleanup_dagster.orchestration.resources import CleanupResource
+from cleanup_dagster.retention.defaults import things
 from cleanup_dagster.retention.models import NS_PER_DAY
 from cleanup_dagster.service import MET, no_progress
 from cleanup_dagster.settings import Settings
@@ -79,7 +80,7 @@ def _nothing_overdue(keys: list[dg.AssetCheckKey]) -> dg.AssetChecksDefinition:
             raise dg.Failure(f"{error}. Nobody can tell what is overdue.", allow_retries=False) from None
         for one in found:
             shown: metadata.Metadata = {
-                "files_overdue": one.files,
+                f"{things([one.data_type])}_overdue": one.files,
                 "bytes_overdue": one.bytes,
                 "longest_overdue_days": round(one.longest_ns / NS_PER_DAY, 2),
             }

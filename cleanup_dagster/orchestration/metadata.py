@@ -9,9 +9,11 @@ from typing import Any
 import dagster as dg
 
 from cleanup_dagster.handles import BackedUp, CheckedPlan, Counts, Deleted, Plan, Report, RestoreReport, Run, total
+from cleanup_dagster.retention.defaults import counted, things
 from cleanup_dagster.retention.guardrails import format_bytes
 from cleanup_dagster.retention.models import Policy, PolicyProblem, RestoreState, Tally, Verdict
 from cleanup_dagster.retention.rules import format_age, sentence
+from cleanup_dagster.run_history.store import is_runs_root
 
 Metadata = dict[str, Any]
 
@@ -37,6 +39,7 @@ def of_run(run: Run) -> Metadata:
 
 def of_plan(plan: Plan) -> Metadata:
     """Describe what a run means to do in one target, and why."""
+    what = things(plan.data_types)
     shown: Metadata = {"summary": intention([plan])}
     if plan.problem:
         shown["problem"] = plan.problem
@@ -45,10 +48,10 @@ def of_plan(plan: Plan) -> Metadata:
     if plan.warnings:
         shown["warnings"] = "\n".join(plan.warnings)
     if plan.expired:
-        shown["to_delete"] = _tallies("data_type", plan.expired)
+        shown["to_delete"] = _tallies("data_type", plan.expired, what)
     if plan.kept:
-        shown["kept_because"] = _tallies("reason", {reason.value: tally for reason, tally in plan.kept.items()})
-    shown["root"] = dg.MetadataValue.path(plan.root)
+        shown["kept_because"] = _tallies("reason", {reason.value: tally for reason, tally in plan.kept.items()}, what)
+    shown["root"] = plan.root if is_runs_root(plan.root) else dg.MetadataValue.path(plan.root)
     if plan.manifest is not None:
         shown["manifest"] = dg.MetadataValue.path(plan.manifest.path)
         shown["manifest_sha256"] = plan.manifest.sha256
@@ -151,7 +154,7 @@ def of_restore(report: RestoreReport) -> Metadata:
     verb = "would be put back" if request.dry_run else "put back"
     well = total(tally for state, tally in report.states.items() if state.is_well and state is not RestoreState.PRESENT)
     shown: Metadata = {
-        "summary": f"{_files(well)} {verb}",
+        "summary": f"{_files(well, report.what)} {verb}",
         "of_run": request.of_run,
         "dry_run": request.dry_run,
         "executed_by": request.executed_by,
@@ -159,7 +162,8 @@ def of_restore(report: RestoreReport) -> Metadata:
     if report.problems:
         shown["problems"] = "\n".join(report.problems)
     if report.states:
-        shown["files"] = _tallies("state", {state.value: tally for state, tally in report.states.items()})
+        tallies = {state.value: tally for state, tally in report.states.items()}
+        shown[report.what.replace(" ", "_")] = _tallies("state", tallies, report.what)
     if report.troubled:
         shown["not_restored"] = table(
             {"path": "string", "data_type": "string", "state": "string", "detail": "string"},
@@ -189,14 +193,15 @@ def saved(backed_up: BackedUp) -> str:
     plan = backed_up.plan
     if plan.run.request.skip_backup:
         return f"{plan.target}: no backup, as asked for"
-    return f"{plan.target}: {_files(total(backed_up.copied.values()))} backed up"
+    return f"{plan.target}: {_files(total(backed_up.copied.values()), things(plan.data_types))} backed up"
 
 
 def gone_and_left(deleted: Deleted) -> str:
     """Return one sentence about what went from one target, and how much of its plan did not."""
     gone = total(counts.deleted for counts in deleted.counts.values())
     left = deleted.plan.deletable.files - gone.files
-    return f"{deleted.plan.target}: {_files(gone)} deleted" + (f", {left:,} not (the outcomes say why)" if left else "")
+    what = _files(gone, things(deleted.plan.data_types))
+    return f"{deleted.plan.target}: {what} deleted" + (f", {left:,} not (the outcomes say why)" if left else "")
 
 
 def summary(report: Report) -> str:
@@ -210,21 +215,24 @@ def summary(report: Report) -> str:
     if not deleted.files:
         return "nothing was deleted"
     how = "without any backup" if request.skip_backup else "each one backed up first"
-    return f"deleted {_files(deleted)}, {how}"
+    return f"deleted {_files(deleted, things(report.counts))}, {how}"
 
 
 def intention(plans: Sequence[Plan]) -> str:
     """Return one sentence about what plans would take."""
     scanned, expired = total(plan.scanned for plan in plans), total(plan.deletable for plan in plans)
     verb = "a live run would delete" if all(plan.run.request.dry_run for plan in plans) else "this run is to delete"
+    what = things(name for plan in plans if plan.scanned.files for name in plan.data_types)
     if not expired.files:
-        return f"{verb} none of {scanned.files:,} files"
+        return f"{verb} none of {scanned.files:,} {what}"
+    if "runs" in what:  # of the others nobody knows the size
+        return f"{verb} {expired.files:,} of {scanned.files:,} {what} ({format_bytes(expired.bytes)})"
     sizes = f"{format_bytes(expired.bytes)} of {format_bytes(scanned.bytes)}"
-    return f"{verb} {expired.files:,} of {scanned.files:,} files ({sizes})"
+    return f"{verb} {expired.files:,} of {scanned.files:,} {what} ({sizes})"
 
 
-def _files(tally: Tally) -> str:
-    return f"{tally.files:,} {'file' if tally.files == 1 else 'files'} ({format_bytes(tally.bytes)})"
+def _files(tally: Tally, what: str = "files") -> str:
+    return f"{counted(tally.files, what)} ({format_bytes(tally.bytes)})"
 
 
 def _examples(verdicts: Iterable[Verdict]) -> dg.TableMetadataValue:
@@ -251,21 +259,22 @@ def _policy(policy: Policy | PolicyProblem) -> dict[str, str | int]:
     return {"data_type": policy.data_type, "kept": kept, "keep_last": str(policy.keep_last or "")}
 
 
-def _tallies(heading: str, tallies: Mapping[str, Tally]) -> dg.TableMetadataValue:
+def _tallies(heading: str, tallies: Mapping[str, Tally], what: str) -> dg.TableMetadataValue:
     return table(
-        {heading: "string", "files": "int", "size": "string"},
+        {heading: "string", what: "int", "size": "string"},
         [
-            {heading: what, "files": tally.files, "size": format_bytes(tally.bytes)}
-            for what, tally in sorted(tallies.items())
+            {heading: name, what: tally.files, "size": format_bytes(tally.bytes)}
+            for name, tally in sorted(tallies.items())
         ],
     )
 
 
 def _counts(counts: Mapping[str, Counts]) -> dg.TableMetadataValue:
+    what = things(counts)
     return table(
-        {"data_type": "string", "outcome": "string", "files": "int", "size": "string"},
+        {"data_type": "string", "outcome": "string", what: "int", "size": "string"},
         [
-            {"data_type": data_type, "outcome": state.value, "files": tally.files, "size": format_bytes(tally.bytes)}
+            {"data_type": data_type, "outcome": state.value, what: tally.files, "size": format_bytes(tally.bytes)}
             for data_type, mine in sorted(counts.items())
             for state, tally in sorted(mine.states.items(), key=lambda entry: entry[0].value)
         ],

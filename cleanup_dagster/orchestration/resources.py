@@ -75,7 +75,8 @@ class CleanupResource(dg.ConfigurableResource[object]):
         wait_for_database(settings, dg.get_dagster_logger().warning)
         engine = self.database.engine(settings, state)
         self._opened.callback(engine.dispose)
-        runs = run_store_of(self._instance) if settings.dagster_runs and self._instance is not None else None
+        # Also without a target of runs: what an interrupted purge left is settled, and nothing else, by whoever comes.
+        runs = run_store_of(self._instance) if self._instance is not None else None
         installation = Installation(settings, engine, state, open_runs=runs)
         self._opened.callback(installation.close)
         return CleanupService(installation)

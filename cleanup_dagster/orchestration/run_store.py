@@ -31,9 +31,9 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from cleanup_dagster.retention.models import RestoreState, State
 from cleanup_dagster.retention.times import to_ns
-from cleanup_dagster.run_history.document import put_logs_back, remove_logs
+from cleanup_dagster.run_history.document import Summary, put_logs_back, remove_logs, summary_of
 from cleanup_dagster.run_history.eligibility import is_run_id
-from cleanup_dagster.run_history.store import ROOT, Doomed, Ended, Line, RunRow, RunStoreError
+from cleanup_dagster.run_history.store import ROOT, Doomed, Ended, Keep, Line, RunLogError, RunRow, RunStoreError
 
 RUNS, TAGS, EVENTS, EVENT_TAGS, CHECKS = (
     RunsTable.c,
@@ -61,7 +61,8 @@ _MATERIALIZED, _OBSERVED, _PLANNED, _FAILED = (
 #: The events by whose latest one, per asset and partition, Dagster tells the state of an asset.
 _STATE_EVENTS = (_MATERIALIZED, _OBSERVED, _PLANNED, _FAILED)
 _CHECK_PLANNED = "PLANNED"
-_FINISHED = ("SUCCESS", "FAILURE", "CANCELED")
+_CANCELED = "CANCELED"
+_FINISHED = ("SUCCESS", "FAILURE", _CANCELED)
 
 
 @contextmanager
@@ -133,7 +134,7 @@ class StoreOverSql:
 
     def runs(self, keep_tag: str) -> Iterator[RunRow]:
         """Yield every run by its row's id, as a stream."""
-        tags = [_tag(key) for key in (ROOT_TAG, BACKFILL_TAG, RUN_KEY_TAG, keep_tag)]
+        tags = [_tag(key) for key in (ROOT_TAG, PARENT_TAG, BACKFILL_TAG, RUN_KEY_TAG, keep_tag)]
         query = sa.select(
             RUNS.id,
             RUNS.run_id,
@@ -146,7 +147,7 @@ class StoreOverSql:
         ).order_by(RUNS.id)
         with self.runs_connection() as conn:
             for row in conn.execution_options(stream_results=True, max_row_buffer=1_000).execute(query):
-                number, run_id, job, status, ended, updated, created, root, backfill, run_key, keep = row
+                number, run_id, job, status, ended, updated, created, root, parent, backfill, run_key, keep = row
                 yield RunRow(
                     number,
                     str(run_id),
@@ -154,7 +155,7 @@ class StoreOverSql:
                     status or "unknown",
                     int(ended * 1_000_000_000) if ended is not None else None,
                     _moment(updated or created),
-                    root,
+                    root or parent,
                     backfill,
                     run_key,
                     keep,
@@ -178,10 +179,14 @@ class StoreOverSql:
         with self.runs_connection() as conn:
             return frozenset(conn.execute(sa.select(RUNS.run_id).where(RUNS.run_id.in_(run_ids))).scalars())
 
-    def clear(self, run_id: str, logs: Mapping[str, str]) -> None:
-        """Remove the logs of a purged run, as far as they have these sha256."""
-        if is_run_id(run_id):
-            remove_logs(self._logs, run_id, logs)
+    def clear(self, run_id: str, logs: Mapping[str, str]) -> str:
+        """Remove the logs of a purged run, as far as they have these sha256, and say why they could not go."""
+        try:
+            if is_run_id(run_id):
+                remove_logs(self._logs, run_id, logs)
+        except OSError as error:
+            return f"its logs stay: {error.strerror or error}"
+        return ""
 
     def put_logs(self, run_id: str, lines: Callable[[], Iterable[Line]]) -> tuple[RestoreState, str]:
         """Put the logs of a run back whose rows are there again, and say how its restore ended."""
@@ -275,9 +280,9 @@ class Kept(dict[str, str]):
         self.checks: set[int] = set()
 
 
-def kept_of(conn: sa.Connection, run_ids: Sequence[str], asset_events: str) -> Kept:
+def kept_of(conn: sa.Connection, run_ids: Sequence[str], keep: Keep) -> Kept:
     """Return what of some runs the state of assets depends on, at this moment and in this transaction."""
-    kept = Kept()
+    kept, asset_events = Kept(), keep.asset_events
     for run_id, asset_key in conn.execute(
         sa.select(AssetKeyTable.c.last_run_id, AssetKeyTable.c.asset_key).where(
             AssetKeyTable.c.last_run_id.in_(run_ids)
@@ -321,13 +326,45 @@ def _unfulfilled(planned: Sequence[int]) -> sa.Select[Any]:
     )
 
 
+def kept_partitions(runs: sa.Connection, index: sa.Connection, run_ids: Sequence[str], keep: Keep) -> dict[str, str]:
+    """Return which runs are the latest of a partition of their job, by which Dagster tells the partition's status.
+
+    The partitions of a job of assets are told by its events. As Dagster does, canceled runs do not count.
+    """
+    if not keep.job_partitions:
+        return {}
+    old, newer = RunsTable.alias("old"), RunsTable.alias("newer")
+    superseded = sa.select(1).where(
+        newer.c.partition_set == old.c.partition_set,
+        newer.c.partition == old.c.partition,
+        newer.c.id > old.c.id,
+        newer.c.status != _CANCELED,
+    )
+    latest = sa.select(old.c.run_id, old.c.partition, old.c.pipeline_name).where(
+        old.c.run_id.in_(run_ids),
+        old.c.partition_set.is_not(None),
+        old.c.partition.is_not(None),
+        old.c.status != _CANCELED,
+        ~superseded.exists(),
+    )
+    found = {
+        run_id: f"it is the latest run of partition {part} of job {job}" for run_id, part, job in runs.execute(latest)
+    }
+    of_assets = sa.select(EVENTS.run_id).where(
+        EVENTS.run_id.in_(list(found)), EVENTS.dagster_event_type == _PLANNED, EVENTS.asset_key.is_not(None)
+    )
+    for run_id in index.execute(of_assets).scalars() if found else ():
+        found.pop(run_id, None)
+    return found
+
+
 def _shown(asset_key: str) -> str:
     key = dg.AssetKey.from_db_string(asset_key) if asset_key else None
     return "/".join(key.path) if key is not None else "?"
 
 
 def still_doomed(
-    runs: sa.Connection, index: sa.Connection, groups: Sequence[Sequence[Doomed]], asset_events: str
+    runs: sa.Connection, index: sa.Connection, groups: Sequence[Sequence[Doomed]], keep: Keep
 ) -> tuple[dict[str, Ended], Kept]:
     """Return the runs of some groups that must stay after all, as things are now, with the reason; and what is kept.
 
@@ -352,10 +389,21 @@ def still_doomed(
     for table in (ConcurrencySlotsTable, PendingStepsTable):
         for run_id in index.execute(sa.select(table.c.run_id).where(table.c.run_id.in_(list(members)))).scalars():
             found.setdefault(run_id, Ended(State.BUSY, "it holds a concurrency slot"))
-    kept = kept_of(index, list(members), asset_events)
-    for run_id, why in kept.items():
+    kept = kept_of(index, list(members), keep)
+    for run_id, why in (*kept.items(), *kept_partitions(runs, index, list(members), keep).items()):
         found.setdefault(run_id, Ended(State.DRIFTED, f"{why} by now"))
     return found, kept
+
+
+def compare(one: Doomed, lines: Iterable[Line], now: dict[str, Summary], found: dict[str, Ended]) -> None:
+    """Note in `now` what a run is at this moment, and in `found` why it stays when that is not what was archived."""
+    try:
+        now[one.run_id] = summary_of(lines)
+    except RunLogError as error:
+        found[one.run_id] = Ended(State.FAILED, str(error))
+        return
+    if now[one.run_id].sha256 != one.sha256:
+        found[one.run_id] = Ended(State.DRIFTED, "its rows or logs have changed since they were archived")
 
 
 def spare_groups(groups: Sequence[Sequence[Doomed]], found: dict[str, Ended]) -> list[Doomed]:

@@ -21,7 +21,9 @@ from cleanup_dagster.orchestration.run_store import (
     RUNS,
     TAGS,
     StoreOverSql,
+    compare,
     kept_of,
+    kept_partitions,
     meeting,
     spare_groups,
     still_doomed,
@@ -36,9 +38,8 @@ from cleanup_dagster.run_history.document import (
     log_lines,
     row_line,
     row_of,
-    summary_of,
 )
-from cleanup_dagster.run_history.store import Doomed, Ended, Line, RunStoreError, Weight
+from cleanup_dagster.run_history.store import Doomed, Ended, Keep, Line, RunStoreError, Weight
 
 _TABLES = tuple(table.name for table in ARCHIVED_TABLES)
 _ORDER = {name: number for number, name in enumerate(_TABLES)}
@@ -99,7 +100,7 @@ class PostgresRunStore(StoreOverSql):
             return ["runs and events are in different databases, so no transaction can delete both"]
         return super().problems()
 
-    def weigh(self, run_ids: Sequence[str], asset_events: str) -> Mapping[str, Weight]:
+    def weigh(self, run_ids: Sequence[str], keep: Keep) -> Mapping[str, Weight]:
         """Return events and their bytes by run, and which runs assets need."""
         size = sa.func.sum(sa.func.octet_length(EVENTS.event))
         query = (
@@ -108,12 +109,13 @@ class PostgresRunStore(StoreOverSql):
         bodies = sa.select(RUNS.run_id, sa.func.octet_length(RUNS.run_body)).where(RUNS.run_id.in_(run_ids))
         with self.index_connection() as conn:
             events = {run_id: (count, int(size or 0)) for run_id, count, size in conn.execute(query)}
-            needed = kept_of(conn, run_ids, asset_events)
+            needed = kept_of(conn, run_ids, keep)
+            partitions = kept_partitions(conn, conn, run_ids, keep)
             weights: dict[str, Weight] = {}
             for run_id, body in conn.execute(bodies):
                 count, text = events.get(run_id, (0, 0))
                 size = text + (body or 0) + log_bytes(self._logs, run_id)
-                weights[run_id] = Weight(count, size, needed.get(run_id, ""))
+                weights[run_id] = Weight(count, size, needed.get(run_id, ""), partitions.get(run_id, ""))
             return weights
 
     def documents(self, run_ids: Sequence[str]) -> Iterator[tuple[str, Iterator[Line]]]:
@@ -138,11 +140,11 @@ class PostgresRunStore(StoreOverSql):
         yield from (row_line(table, row) for table, row in _rows(conn, run_id, checks, stream=stream))
         yield from log_lines(self._logs, run_id)
 
-    def purge(self, groups: Sequence[Sequence[Doomed]], asset_events: str) -> Mapping[str, Ended]:
+    def purge(self, groups: Sequence[Sequence[Doomed]], keep: Keep) -> Mapping[str, Ended]:
         """Delete runs in one transaction, in which each was compared with its archive."""
         with self.index_connection() as conn:
             try:
-                ended, gone = self._purge(conn, groups, asset_events)
+                ended, gone = self._purge(conn, groups, keep)
                 conn.commit()
             except _RowsChangedError:
                 conn.rollback()
@@ -154,12 +156,11 @@ class PostgresRunStore(StoreOverSql):
                     raise
                 busy = Ended(State.BUSY, "another transaction holds rows of its batch")
                 return {one.run_id: busy for group in groups for one in group}
-        for run_id, logs in gone.items():  # only now: a file cannot be rolled back
-            self.clear(run_id, logs)
-        return ended
+        # The logs only now: a file cannot be rolled back.
+        return ended | {run_id: Ended(State.DELETED, self.clear(run_id, logs)) for run_id, logs in gone.items()}
 
     def _purge(
-        self, conn: sa.Connection, groups: Sequence[Sequence[Doomed]], asset_events: str
+        self, conn: sa.Connection, groups: Sequence[Sequence[Doomed]], keep: Keep
     ) -> tuple[dict[str, Ended], dict[str, dict[str, str]]]:
         run_ids = [one.run_id for group in groups for one in group]
         conn.execute(sa.text("SET LOCAL lock_timeout = '2s'"))
@@ -167,7 +168,7 @@ class PostgresRunStore(StoreOverSql):
             sa.select(RUNS.run_id).where(RUNS.run_id.in_(run_ids)).order_by(RUNS.id).with_for_update(skip_locked=True)
         )
         locked = set(conn.execute(rows).scalars())
-        found, kept = still_doomed(conn, conn, groups, asset_events)
+        found, kept = still_doomed(conn, conn, groups, keep)
         for run_id in run_ids:
             if run_id not in locked and run_id not in found:
                 found[run_id] = Ended(State.BUSY, "its row is locked by another transaction")
@@ -175,15 +176,12 @@ class PostgresRunStore(StoreOverSql):
         found_now: dict[str, Summary] = {}
         for one in (one for group in groups for one in group if one.run_id not in found):
             lines = self._document(conn, one.run_id, checks.get(one.run_id, []), stream=one.events > _LARGE)
-            found_now[one.run_id] = summary_of(lines)
-            if found_now[one.run_id].sha256 != one.sha256:
-                found[one.run_id] = Ended(State.DRIFTED, "its rows or logs have changed since they were archived")
+            compare(one, lines, found_now, found)
         doomed = {one.run_id: found_now[one.run_id] for one in spare_groups(groups, found)}
         if doomed:
             sums = [sum(summary.rows.get(table, 0) for summary in doomed.values()) for table in _TABLES]
             _delete(conn, list(doomed), sums, kept.events, kept.checks)
-        ended = found | {run_id: Ended(State.DELETED) for run_id in doomed}
-        return ended, {run_id: summary.logs for run_id, summary in doomed.items()}
+        return found, {run_id: summary.logs for run_id, summary in doomed.items()}
 
     def restore(self, run_id: str, lines: Callable[[], Iterable[Line]], *, dry_run: bool) -> tuple[RestoreState, str]:
         """Insert the missing rows of a run in one transaction, and commit when it then equals its archive."""

@@ -26,7 +26,9 @@ from cleanup_dagster.orchestration.run_store import (
     RUNS,
     TAGS,
     StoreOverSql,
+    compare,
     kept_of,
+    kept_partitions,
     meeting,
     spare_groups,
     still_doomed,
@@ -40,10 +42,9 @@ from cleanup_dagster.run_history.document import (
     log_bytes,
     log_lines,
     row_line,
-    summary_of,
 )
 from cleanup_dagster.run_history.eligibility import is_run_id
-from cleanup_dagster.run_history.store import Doomed, Ended, Line, RunStoreError, Weight
+from cleanup_dagster.run_history.store import Doomed, Ended, Keep, Line, RunStoreError, Weight
 
 _SHARD = "shard."  # before the names of tables in a run's own file
 _SUFFIXES = ("", "-wal", "-shm")
@@ -68,11 +69,15 @@ class SqliteRunStore(StoreOverSql):
             raise RunStoreError(f"{run_id!r} is no run id")
         return Path(self._instance.event_log_storage.path_for_shard(run_id))  # pyright: ignore[reportAttributeAccessIssue]
 
-    def weigh(self, run_ids: Sequence[str], asset_events: str) -> Mapping[str, Weight]:
+    def weigh(self, run_ids: Sequence[str], keep: Keep) -> Mapping[str, Weight]:
         """Return the size of each run's file, and which runs assets need."""
-        with self.index_connection() as conn:
-            needed = kept_of(conn, run_ids, asset_events)
-        return {run_id: Weight(0, self._size(run_id), needed.get(run_id, "")) for run_id in run_ids}
+        with self.runs_connection() as runs, self.index_connection() as index:
+            needed = kept_of(index, run_ids, keep)
+            partitions = kept_partitions(runs, index, run_ids, keep)
+        return {
+            run_id: Weight(0, self._size(run_id), needed.get(run_id, ""), partitions.get(run_id, ""))
+            for run_id in run_ids
+        }
 
     def _size(self, run_id: str) -> int:
         shard, size = self._shard(run_id), log_bytes(self._logs, run_id)
@@ -101,29 +106,24 @@ class SqliteRunStore(StoreOverSql):
                 yield from (_line(_SHARD + table, names, row) for row in columns)
         yield from log_lines(self._logs, run_id)
 
-    def purge(self, groups: Sequence[Sequence[Doomed]], asset_events: str) -> Mapping[str, Ended]:
+    def purge(self, groups: Sequence[Sequence[Doomed]], keep: Keep) -> Mapping[str, Ended]:
         """Delete runs that equal their archives, with the rows of the runs locked from the comparison to the end."""
         run_ids = [one.run_id for group in groups for one in group]
         with self.runs_connection() as runs:
             runs.execute(sa.update(RunsTable).where(RUNS.run_id.in_(run_ids)).values(status=RUNS.status))  # locks
             with self.index_connection() as index:
-                found, kept = still_doomed(runs, index, groups, asset_events)
+                found, kept = still_doomed(runs, index, groups, keep)
                 found_now: dict[str, Summary] = {}
                 for one in (one for group in groups for one in group if one.run_id not in found):
-                    found_now[one.run_id] = summary_of(self._document(runs, index, one.run_id))
-                    if found_now[one.run_id].sha256 != one.sha256:
-                        found[one.run_id] = Ended(
-                            State.DRIFTED, "its rows or logs have changed since they were archived"
-                        )
+                    compare(one, self._document(runs, index, one.run_id), found_now, found)
+                _spare_newest(runs, run_ids, found)
                 doomed = [one.run_id for one in spare_groups(groups, found)]
                 _delete_from_index(index, doomed, kept.events, kept.checks)
             for run_id in doomed:
                 self._unlink(run_id)
             runs.execute(sa.delete(RunTagsTable).where(TAGS.run_id.in_(doomed)))
             runs.execute(sa.delete(RunsTable).where(RUNS.run_id.in_(doomed)))
-        for run_id in doomed:
-            self.clear(run_id, found_now[run_id].logs)
-        return found | {run_id: Ended(State.DELETED) for run_id in doomed}
+        return found | {run_id: Ended(State.DELETED, self.clear(run_id, found_now[run_id].logs)) for run_id in doomed}
 
     def _unlink(self, run_id: str) -> None:
         shard = self._shard(run_id)
@@ -188,6 +188,14 @@ class SqliteRunStore(StoreOverSql):
 
     def maintain(self) -> None:
         """Do nothing: the events' files are gone, and pages of the others are used again."""
+
+
+def _spare_newest(runs: sa.Connection, run_ids: Sequence[str], found: dict[str, Ended]) -> None:
+    """Leave the runs of the newest rows for later: SQLite would give their ids again, and nothing could go back."""
+    for columns in (RUNS, TAGS):
+        newest = runs.execute(sa.select(columns.run_id).order_by(columns.id.desc()).limit(1)).scalar()
+        if newest is not None and newest in run_ids:
+            found.setdefault(newest, Ended(State.BUSY, "it has the newest row of all; a later run takes it"))
 
 
 def _known(table: str) -> str:

@@ -74,18 +74,19 @@ def plan_refusals(
     expired: Tally,
     limits: Limits,
     recent_deletions: Sequence[int],
+    what: str = "files",
 ) -> Iterator[Refusal]:
     """Yield the bypassable guardrails that one target's plan trips.
 
     `recent_deletions` are the files this target lost in its latest live runs, newest first; runs that deleted nothing
-    say nothing about growth and are left out by the caller.
+    say nothing about growth and are left out by the caller. `what` is what the target has.
     """
     ways = "review the dry run and apply its plan, raise the limit in cleanup.yaml, or run with type emergency"
     if expired.files > limits.max_files:
         yield Refusal(
             Guardrail.FILES,
             target,
-            f"{target}: {expired.files:,} files would go, more than max_files = {limits.max_files:,}; {ways}",
+            f"{target}: {expired.files:,} {what} would go, more than max_files = {limits.max_files:,}; {ways}",
         )
     if expired.bytes > limits.max_bytes:
         yield Refusal(
@@ -98,7 +99,7 @@ def plan_refusals(
         yield Refusal(
             Guardrail.SHARE,
             target,
-            f"{target}: {expired.files:,} of {scanned.files:,} files would go ({expired.files / scanned.files:.1%}), "
+            f"{target}: {expired.files:,} of {scanned.files:,} {what} would go ({expired.files / scanned.files:.1%}), "
             f"more than max_share = {100 * limits.max_share:g}%; {ways}",
         )
     recent = recent_deletions[:GROWTH_RUNS]
@@ -108,7 +109,7 @@ def plan_refusals(
             yield Refusal(
                 Guardrail.GROWTH,
                 target,
-                f"{target}: {expired.files:,} files would go, more than max_growth = {limits.max_growth:g} times the "
+                f"{target}: {expired.files:,} {what} would go, more than max_growth = {limits.max_growth:g} times the "
                 f"median of the last {len(recent)} runs ({median:,.0f}); {ways}",
             )
 

@@ -61,6 +61,7 @@ class Reason(str, Enum):
     RUN_KEY = "run_key"
     BACKFILL_AT_WORK = "backfill_at_work"
     ASSET_STATE = "asset_state"
+    JOB_PARTITION = "job_partition"
     RETRY_GROUP = "retry_group"
 
 

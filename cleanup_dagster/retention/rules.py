@@ -119,6 +119,7 @@ _SENTENCES = {
     Reason.RUN_KEY: "a sensor or schedule would launch it anew without its run key {detail}",
     Reason.BACKFILL_AT_WORK: "it belongs to backfill {detail}",
     Reason.ASSET_STATE: "expired, but {detail}",
+    Reason.JOB_PARTITION: "expired, but {detail}",
     Reason.RETRY_GROUP: "expired, but {detail}",
 }
 

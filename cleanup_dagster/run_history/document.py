@@ -22,6 +22,7 @@ from msgspec import Struct
 
 from cleanup_dagster.filesystem.identity import OPEN_DIRECTORY, OPEN_FILE
 from cleanup_dagster.filesystem.syscalls import rename_noreplace
+from cleanup_dagster.run_history.store import RunLogError
 
 _CHUNK = 192 * 1024
 LOGS = "compute_logs"
@@ -97,7 +98,14 @@ def split_lines(blocks: Iterable[bytes]) -> Iterator[bytes]:
 
 
 def log_lines(storage: Path | None, run_id: str) -> Iterator[bytes]:
-    """Yield a run's compute logs, by name. What is no plain file is no log. Raises OSError."""
+    """Yield a run's compute logs, by name. What is no plain file is no log. Raises RunLogError."""
+    try:
+        yield from _log_lines(storage, run_id)
+    except OSError as error:
+        raise RunLogError(f"its logs cannot be read: {error.strerror or error}") from None
+
+
+def _log_lines(storage: Path | None, run_id: str) -> Iterator[bytes]:
     with _logs_of(storage, run_id) as directory:
         for name in _names(directory):
             fd = os.open(name, OPEN_FILE, dir_fd=directory)
@@ -112,9 +120,10 @@ def log_lines(storage: Path | None, run_id: str) -> Iterator[bytes]:
 
 
 def log_bytes(storage: Path | None, run_id: str) -> int:
-    """Return the size of a run's compute logs. Raises OSError."""
-    with _logs_of(storage, run_id) as directory:
+    """Return the size of a run's compute logs, as far as it is to be seen."""
+    with suppress(OSError), _logs_of(storage, run_id) as directory:
         return sum(os.stat(name, dir_fd=directory, follow_symlinks=False).st_size for name in _names(directory))
+    return 0
 
 
 def remove_logs(storage: Path | None, run_id: str, digests: Mapping[str, str]) -> None:

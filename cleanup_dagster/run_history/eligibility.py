@@ -21,7 +21,7 @@ from cleanup_dagster.retention.models import (
     Verdict,
 )
 from cleanup_dagster.retention.rules import keep
-from cleanup_dagster.run_history.store import RunRow
+from cleanup_dagster.run_history.store import RunRow, Weight
 from cleanup_dagster.run_history.target import DATA_TYPE, FINISHED, RunsTarget
 
 _EARLIEST_NS = 946_684_800 * 10**9  # no run ended before the year 2000
@@ -120,9 +120,13 @@ def whole_groups(verdicts: Iterable[Verdict]) -> Iterator[Verdict]:
                 yield keep(verdict, Reason.RETRY_GROUP, f"of its retries (root {root}) run {other} stays")
 
 
-def needed_by_assets(verdict: Verdict, needed: str) -> Verdict:
-    """Return a verdict turned into a keep when an asset's state depends on its run."""
-    return keep(verdict, Reason.ASSET_STATE, needed) if verdict.delete and needed else verdict
+def still_needed(verdict: Verdict, weight: Weight) -> Verdict:
+    """Return a verdict turned into a keep when the state of an asset or of a job's partition depends on its run."""
+    if verdict.delete and weight.needed:
+        return keep(verdict, Reason.ASSET_STATE, weight.needed)
+    if verdict.delete and weight.partition:
+        return keep(verdict, Reason.JOB_PARTITION, weight.partition)
+    return verdict
 
 
 def sized(verdict: Verdict, events: int, size: int) -> Verdict:

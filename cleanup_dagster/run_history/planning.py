@@ -2,6 +2,8 @@
 
 from collections.abc import Iterable, Iterator
 
+from msgspec import structs
+
 from cleanup_dagster.backups.manifest import Header, Kind, batches, read_manifest
 from cleanup_dagster.database import run_targets
 from cleanup_dagster.database.engine import reading
@@ -16,9 +18,9 @@ from cleanup_dagster.retention.rules import KeepLast, Policies, judge, keep
 from cleanup_dagster.reviewed import load_plan, reviewed_verdicts
 from cleanup_dagster.run_history.eligibility import (
     candidate_of,
-    needed_by_assets,
     run_id_of,
     sized,
+    still_needed,
     whole_groups,
 )
 from cleanup_dagster.run_history.store import ROOT, RunStore, RunStoreError, Weight
@@ -72,6 +74,8 @@ def plan_runs(installation: Installation, run: Run, target: RunsTarget, store: R
         judged.largest,
         judged.oldest,
         warnings=tuple(out_of_bounds(allowed, run.policies, target)),
+        # Only what is expired was weighed: the bytes of all runs would be a scan of every event there is.
+        present={name: structs.replace(stock, bytes=0) for name, stock in judged.present.items()},
     )
     if not run.request.dry_run:
         with installation.database.begin() as conn:
@@ -121,13 +125,13 @@ def _judge_all(
 def _weighed(verdicts: Iterable[Verdict], store: RunStore, target: RunsTarget) -> Iterator[Verdict]:
     for batch in batches(verdicts, _WEIGHED):
         doomed = [run_id_of(verdict.candidate.path) for verdict in batch if verdict.delete]
-        weights = store.weigh(doomed, target.asset_events) if doomed else dict[str, Weight]()
+        weights = store.weigh(doomed, target.keep) if doomed else dict[str, Weight]()
         for verdict in batch:
             weight = weights.get(run_id_of(verdict.candidate.path)) if verdict.delete else None
             if weight is None:
                 yield verdict
             else:
-                yield sized(needed_by_assets(verdict, weight.needed), weight.events, weight.bytes)
+                yield sized(still_needed(verdict, weight), weight.events, weight.bytes)
 
 
 def _unless_new(verdicts: Iterable[Verdict], reviewed: dict[str, Identity] | None) -> Iterator[Verdict]:

@@ -34,12 +34,14 @@ from cleanup_dagster.installation import Installation, Progress, RunRefusedError
 from cleanup_dagster.retention.holds import HoldMatcher
 from cleanup_dagster.retention.models import Outcome, Receipt, State, Tally, Verdict
 from cleanup_dagster.run_history.eligibility import group_of, run_id_of
-from cleanup_dagster.run_history.store import Doomed, Ended, RunStore, RunStoreError
+from cleanup_dagster.run_history.store import Doomed, Ended, RunLogError, RunStore, RunStoreError
 from cleanup_dagster.run_history.target import RunsTarget
 
 _ARCHIVED = 100  # runs whose documents are durable together
 #: Events in one transaction: throughput is flat from 50 runs up, and a longer one holds locks for longer.
 _EVENTS = 10_000
+#: Bytes in one transaction: all are read again in it, and on SQLite nobody else can begin or end a run meanwhile.
+_BYTES = 64 << 20
 
 
 class _Budget:
@@ -69,7 +71,7 @@ def back_up_runs(
     with ExitStack() as stack:
         kept = stack.enter_context(open_file_backups(directory, run_id))
         archive = stack.enter_context(closing(ArchiveBackups(kept, run_id, plan.target)))
-        scratch = stack.enter_context(tempfile.TemporaryFile(prefix="run-"))
+        scratch = stack.enter_context(tempfile.TemporaryFile(prefix="run-", dir=directory))  # /tmp may be memory
         header = header_of(installation, plan, Kind.RECEIPTS, str(directory))
         receipts = stack.enter_context(write_manifest(state.receipts(run_id, plan.target), header))
         header = header_of(installation, plan, Kind.OUTCOMES)
@@ -79,9 +81,9 @@ def back_up_runs(
             if budget.over():
                 _skip(batch, State.POSTPONED, "its time_budget was used up; the next run takes it", skipped, totals)
                 continue
-            archived = _archive(batch, store, archive, scratch)
-            absent = [verdict for verdict in batch if run_id_of(verdict.candidate.path) not in archived]
-            _skip(absent, State.GONE, "it was gone before it could be archived", skipped, totals)
+            archived, unreadable = _archive(batch, store, archive, scratch)
+            for verdict, state, why in _left(batch, archived, unreadable):
+                _skip([verdict], state, why, skipped, totals)
             for receipt in _receipts_of(batch, archived, archive, receipts):
                 copied = copied.plus(1, receipt.identity.size)
             receipts.sync()
@@ -118,20 +120,46 @@ def _whole(verdicts: Iterable[Verdict], least: int) -> Iterator[list[Verdict]]:
         yield batch
 
 
-def _archive(batch: list[Verdict], store: RunStore, archive: ArchiveBackups, scratch: BinaryIO) -> dict[str, Staged]:
-    """Put a batch's documents into the archive, read back from the disk, and return each one by its run."""
+def _archive(
+    batch: list[Verdict], store: RunStore, archive: ArchiveBackups, scratch: BinaryIO
+) -> tuple[dict[str, Staged], dict[str, str]]:
+    """Put a batch's documents into the archive, read back from the disk, and return each one by its run.
+
+    Beside them the runs that have none, with the reason.
+    """
     paths = {run_id_of(verdict.candidate.path): verdict.candidate.path for verdict in batch}
-    staged: dict[str, Staged] = {}
+    staged, unreadable = dict[str, Staged](), dict[str, str]()
     for run_id, lines in store.documents(list(paths)):
         scratch.seek(0)
         scratch.truncate()
-        scratch.writelines(lines)
+        try:
+            scratch.writelines(lines)
+        except RunLogError as error:
+            unreadable[run_id] = str(error)
+            continue
         scratch.flush()
         size = scratch.tell()
         os.lseek(scratch.fileno(), 0, os.SEEK_SET)
         staged[run_id] = archive.stage(scratch.fileno(), size, paths[run_id])
     archive.make_durable(staged.values())
-    return staged
+    return staged, unreadable
+
+
+def _left(
+    batch: list[Verdict], archived: dict[str, Staged], unreadable: dict[str, str]
+) -> Iterator[tuple[Verdict, State, str]]:
+    """Yield what of a batch stays and why, and take the retries of an unreadable run out of what was archived."""
+    incomplete = {group_of(v.candidate.path) for v in batch if run_id_of(v.candidate.path) in unreadable} - {None}
+    for verdict in batch:
+        path = verdict.candidate.path
+        run_id = run_id_of(path)
+        if run_id in unreadable:
+            yield verdict, State.FAILED, unreadable[run_id]
+        elif group_of(path) in incomplete:
+            archived.pop(run_id, None)
+            yield verdict, State.BUSY, "of its retries another run stays, whose logs cannot be read"
+        elif run_id not in archived:
+            yield verdict, State.GONE, "it was gone before it could be archived"
 
 
 def _receipts_of(
@@ -205,18 +233,20 @@ def delete_runs(
 
 
 def _batches(receipts: Iterable[Receipt], runs: int) -> Iterator[list[list[Receipt]]]:
-    """Yield whole retry groups, until they are `runs` runs or hold enough events for one transaction."""
+    """Yield whole retry groups, until they are `runs` runs or enough for one transaction."""
     batch: list[list[Receipt]] = []
-    count = events = 0
+    count = events = weight = 0
     for _, members in groupby(receipts, key=lambda r: group_of(r.path) or r.path):
         group = list(members)
-        size = sum(receipt.identity.dev for receipt in group)
-        if batch and (count + len(group) > runs or events + size > _EVENTS):
+        more = sum(receipt.identity.dev for receipt in group)
+        size = sum(receipt.identity.size for receipt in group)
+        if batch and (count + len(group) > runs or events + more > _EVENTS or weight + size > _BYTES):
             yield batch
-            batch, count, events = [], 0, 0
+            batch, count, events, weight = [], 0, 0, 0
         batch.append(group)
         count += len(group)
-        events += size
+        events += more
+        weight += size
     if batch:
         yield batch
 
@@ -233,7 +263,7 @@ def _purge(
             doomed.append([Doomed(run_id_of(r.path), r.sha256, r.identity.dev) for r in group])
         else:
             spared |= {receipt.path: why for receipt in group}
-    ended = store.purge(doomed, target.asset_events) if doomed else dict[str, Ended]()
+    ended = store.purge(doomed, target.keep) if doomed else dict[str, Ended]()
     for receipt in (receipt for group in groups for receipt in group):
         if receipt.path in spared:
             state, detail = spared[receipt.path]

@@ -76,8 +76,8 @@ def _settle(receipts: Iterable[Receipt], store: RunStore, backups: FileBackups, 
 def _settle_one(receipt: Receipt, store: RunStore, backups: FileBackups, *, there: bool) -> Outcome | None:
     run_id = run_id_of(receipt.path)
     if not there:
-        store.clear(run_id, summary_of(split_lines(backups.blocks(receipt))).logs)
-        return _outcome(receipt, State.DELETED, "by the interrupted run")
+        left = store.clear(run_id, summary_of(split_lines(backups.blocks(receipt))).logs)
+        return _outcome(receipt, State.DELETED, "; ".join(filter(None, ("by the interrupted run", left))))
     if store.atomic or _is_whole(receipt, store):
         return None  # never touched
     unsound = backups.problem(receipt)

@@ -21,6 +21,10 @@ class RunStoreError(Exception):
     """The instance's storage cannot be used, or is not one whose runs can be purged and put back exactly."""
 
 
+class RunLogError(RunStoreError):
+    """One run's logs cannot be read: it stays, and the others go."""
+
+
 class RunRow(Struct, frozen=True):
     """One run as its row and its tags tell of it. `number` is its id in the storage; moments are nanoseconds."""
 
@@ -36,12 +40,20 @@ class RunRow(Struct, frozen=True):
     keep: str | None = None
 
 
+class Keep(Struct, frozen=True):
+    """What must be known after a purge as before: by which events assets are, and whether jobs' partitions are."""
+
+    asset_events: str = "keep_latest"
+    job_partitions: bool = True
+
+
 class Weight(Struct, frozen=True):
-    """How much of a run there is. `needed` says what would be unknown about an asset without the run."""
+    """How much of a run there is. `needed` says what would be unknown without it, of an asset or of a `partition`."""
 
     events: int = 0
     bytes: int = 0
     needed: str = ""
+    partition: str = ""
 
 
 class Doomed(Struct, frozen=True):
@@ -85,15 +97,15 @@ class RunStore(Protocol):
         """Return the backfills there are, and whether each has ended."""
         ...
 
-    def weigh(self, run_ids: Sequence[str], asset_events: str) -> Mapping[str, Weight]:
-        """Return how much there is of some runs, and which of them an asset's state depends on."""
+    def weigh(self, run_ids: Sequence[str], keep: Keep) -> Mapping[str, Weight]:
+        """Return how much there is of some runs, and which of them the state of an asset or a partition depends on."""
         ...
 
     def documents(self, run_ids: Sequence[str]) -> Iterator[tuple[str, Iterator[Line]]]:
         """Yield the document of each run that is there. Each must be read before the next is asked for."""
         ...
 
-    def purge(self, groups: Sequence[Sequence[Doomed]], asset_events: str) -> Mapping[str, Ended]:
+    def purge(self, groups: Sequence[Sequence[Doomed]], keep: Keep) -> Mapping[str, Ended]:
         """Delete runs, each group whole or not at all, and only when they are still exactly what was archived."""
         ...
 
@@ -101,8 +113,11 @@ class RunStore(Protocol):
         """Return which of some runs have a row."""
         ...
 
-    def clear(self, run_id: str, logs: Mapping[str, str]) -> None:
-        """Remove the logs of a purged run, as far as they have these sha256. Idempotent. Raises OSError."""
+    def clear(self, run_id: str, logs: Mapping[str, str]) -> str:
+        """Remove the logs of a purged run, as far as they have these sha256, and say why they could not go. Idempotent.
+
+        That is no error: its rows are gone, and a log that others own would block every run after this one.
+        """
         ...
 
     def restore(self, run_id: str, lines: Callable[[], Iterable[Line]], *, dry_run: bool) -> tuple[RestoreState, str]:

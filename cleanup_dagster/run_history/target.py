@@ -7,12 +7,13 @@ from typing import Annotated, Any, Literal, cast
 from pydantic import BeforeValidator, Field, ValidationInfo, field_validator
 
 from cleanup_dagster.config_file import shown
-from cleanup_dagster.retention.defaults import RETENTION_DAYS_MAX, RETENTION_DAYS_MIN
+from cleanup_dagster.retention.defaults import DAGSTER_RUNS, RETENTION_DAYS_MAX, RETENTION_DAYS_MIN
 from cleanup_dagster.retention.guardrails import Limits
 from cleanup_dagster.retention.models import NS_PER_SECOND
+from cleanup_dagster.run_history.store import Keep
 from cleanup_dagster.targets import DAYS, SLUG, SLUG_TEXT, TRUTH, Duration, Strict, TargetLimits, whole
 
-DATA_TYPE = "dagster_runs"
+DATA_TYPE = DAGSTER_RUNS
 KIND = "dagster_runs"
 
 #: Dagster's statuses of runs that have ended. Whatever else there is, or will be, is not finished.
@@ -49,6 +50,7 @@ class RunsTarget(Strict):
     asset_events: Literal["keep_latest", "keep_all", "keep_whole_run"] = Field(
         default="keep_latest", description="keep_latest, keep_all or keep_whole_run"
     )
+    keep_job_partitions: bool = Field(default=True, description=TRUTH)
     batch_runs: int = whole(100, 1, 1_000)
     pause_ms: int = whole(0, 0, 60_000, "a whole number of milliseconds")
     time_budget: Duration = Field(
@@ -73,6 +75,11 @@ class RunsTarget(Strict):
     def data_types(self) -> tuple[str, ...]:
         """The data type whose policy governs runs."""
         return (DATA_TYPE,)
+
+    @property
+    def keep(self) -> Keep:
+        """What must be known after a purge as before."""
+        return Keep(self.asset_events, self.keep_job_partitions)
 
     @property
     def min_age_ns(self) -> int:

@@ -43,6 +43,7 @@ PARTS = {
         [_FAULTS, "-k", "not power and not archive"],
         [_FAULTS, "-k", "not power and archive"],
         ["collectors/test_deletion_faults.py", "service/test_service_recovery.py"],
+        ["run_history/test_run_history_killed.py"],
     ],
     "mutations": [["reliability/test_reliability_mutations.py", "-n", "2"]],
     "attacks": [["reliability/test_reliability_attackers.py", "collectors/test_deletion_races.py"]],

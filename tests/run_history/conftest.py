@@ -1,7 +1,8 @@
 """A shop of each test's own, on SQLite or on Postgres, with a past that is executed once and copied."""
 
 import os
-from collections.abc import Generator
+from collections.abc import Callable, Generator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
@@ -10,11 +11,23 @@ from sqlalchemy import URL, create_engine, text
 from sqlalchemy.pool import NullPool
 
 
-@pytest.fixture(scope="module", params=["sqlite", "postgres"])
-def past(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Generator[Past]:
-    """A shop that was executed, to be copied, and its runs by what they did."""
-    home = tmp_path_factory.mktemp("past")
-    server: URL | None = request.getfixturevalue("postgres_server_url") if request.param == "postgres" else None
+@pytest.fixture(scope="session")
+def pasts(postgres_server_url: URL, tmp_path_factory: pytest.TempPathFactory) -> Generator[Callable[[str], Past]]:
+    """What makes the past on a storage, at its first use: executing it takes ten seconds."""
+    with ExitStack() as stack:
+        made: dict[str, Past] = {}
+
+        def past_on(storage: str) -> Past:
+            if storage not in made:
+                server = postgres_server_url if storage == "postgres" else None
+                made[storage] = stack.enter_context(_executed(server, tmp_path_factory.mktemp("past")))
+            return made[storage]
+
+        yield past_on
+
+
+@contextmanager
+def _executed(server: URL | None, home: Path) -> Generator[Past]:
     name = f"past_{home.name.replace('-', '_')}"
     if server is not None:
         _execute(server, f"CREATE DATABASE {name}")
@@ -26,6 +39,12 @@ def past(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     yield Past(shop, ids, server)
     if server is not None:
         _execute(server, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def past(request: pytest.FixtureRequest, pasts: Callable[[str], Past]) -> Past:
+    """A shop that was executed, to be copied, and its runs by what they did."""
+    return pasts(request.param)
 
 
 @pytest.fixture

@@ -1,11 +1,19 @@
 # ruff: noqa: S608  statements over ids and names of these tests themselves
-# pyright: reportUnknownMemberType=false
+# pyright: reportUnknownMemberType=false, reportPrivateUsage=false
 """Real runs, executed by Dagster on SQLite and on Postgres, purged and put back by the jobs."""
+
+import errno
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 
 import pytest
 from run_history_helpers import LIVE, Shop, catalog, why
 
 from cleanup_dagster.handles import Report
+from cleanup_dagster.orchestration import run_store
+from cleanup_dagster.orchestration.run_store_sqlite import SqliteRunStore
+from cleanup_dagster.run_history import document, purging
+from cleanup_dagster.run_history.store import Doomed, Ended, Keep
 from cleanup_dagster.service import CleanupService
 
 FREE = {
@@ -20,6 +28,9 @@ FREE = {
     "orders a again",
     "peek again",
 }
+
+#: What is one and the same code for both storages is tried on one of them.
+on_sqlite = pytest.mark.parametrize("past", ["sqlite"], indirect=True)
 
 
 def purged_of(shop: Shop, ids: dict[str, str]) -> set[str]:
@@ -61,6 +72,7 @@ def test_by_its_jobs_a_purge_and_its_restore_leave_every_table_as_it_was(shop: S
     assert catalog(shop) == known
 
 
+@on_sqlite
 def test_what_was_restored_is_held(shop: Shop) -> None:
     before = shop.fingerprint()
     purged = shop.clean()
@@ -72,6 +84,7 @@ def test_what_was_restored_is_held(shop: Shop) -> None:
     assert shop.fingerprint() == before
 
 
+@on_sqlite
 def test_a_dry_run_changes_no_row_and_tells_what_goes(shop: Shop, ids: dict[str, str]) -> None:
     before, logs = shop.fingerprint(), shop.logs()
 
@@ -84,6 +97,7 @@ def test_a_dry_run_changes_no_row_and_tells_what_goes(shop: Shop, ids: dict[str,
     assert reasons(dry) == {"asset_state": len(ids) - len(FREE)}
 
 
+@on_sqlite
 def test_nothing_goes_while_the_policy_is_disabled(shop: Shop) -> None:
     before = shop.fingerprint()
     shop.state_sql("UPDATE cleanup_policies SET enabled = false")
@@ -107,6 +121,7 @@ def test_a_restore_replaces_no_run_that_is_there(shop: Shop, ids: dict[str, str]
     assert shop.fingerprint() == before
 
 
+@on_sqlite
 def test_an_archive_with_one_byte_changed_restores_nothing(shop: Shop) -> None:
     purged = shop.clean()
     before = shop.fingerprint()
@@ -166,6 +181,7 @@ def test_what_changes_between_archive_and_purge_stays(
     assert ids["export again"] not in shop.run_ids()
 
 
+@on_sqlite
 def test_a_retry_group_of_which_one_is_held_stays_whole(shop: Shop, ids: dict[str, str]) -> None:
     shop.state_sql(f"INSERT INTO cleanup_holds (pattern, reason) VALUES ('**/{ids['flaky retried']}', 'incident')")
     shop.state_sql("INSERT INTO cleanup_holds (pattern, pipeline, reason) VALUES ('**', 'export', 'audit')")
@@ -182,6 +198,7 @@ def test_whatever_is_looked_for_by_somebody_stays(shop: Shop, ids: dict[str, str
         ("observe", "dagster/backfill", "gone"),
         ("flaky retried", "dagster/backfill", "working"),
         ("peek", "dagster/backfill", "over"),
+        ("new daily", "note", "the newest row of all, which stays on SQLite"),
     ):
         shop.sql(f"INSERT INTO run_tags (run_id, key, value) VALUES ('{ids[run]}', '{key}', '{value}')")
     for key, status in (("working", "CANCELING"), ("over", "COMPLETED_SUCCESS")):
@@ -202,6 +219,7 @@ def test_whatever_is_looked_for_by_somebody_stays(shop: Shop, ids: dict[str, str
     }
 
 
+@on_sqlite
 def test_the_newest_runs_of_each_job_stay(shop: Shop, ids: dict[str, str]) -> None:
     shop.configure(keep_last_per_job=1)
 
@@ -209,6 +227,144 @@ def test_the_newest_runs_of_each_job_stay(shop: Shop, ids: dict[str, str]) -> No
 
     assert ids["export again"] in shop.run_ids()
     assert ids["export"] not in shop.run_ids()
+
+
+@on_sqlite
+def test_the_latest_run_of_a_partition_of_a_job_stays(shop: Shop, ids: dict[str, str]) -> None:
+    """Its status, which the catalog has of an asset's partition, Dagster tells by that run alone."""
+    partitioned = ("export", "export again", "orders a", "flaky retried")
+    for name in partitioned:
+        shop.sql(f"UPDATE runs SET partition_set = 'set', partition = '{name[:6]}' WHERE run_id = '{ids[name]}'")
+    shop.sql(f"UPDATE runs SET status = 'CANCELED' WHERE run_id = '{ids['flaky retried']}'")
+
+    dry = shop.clean(dry=True)
+    purged = shop.clean()
+
+    assert reasons(dry) == {"asset_state": len(ids) - len(FREE), "job_partition": 1}
+    assert purged_of(shop, ids) == FREE - {"export again"}
+    assert purged.status == "done", purged.problems
+
+    shop.configure(keep_job_partitions=False)
+    assert shop.clean().status == "done"
+    assert purged_of(shop, ids) == FREE
+
+
+@on_sqlite
+def test_the_latest_run_of_a_partition_stays_whatever_the_plan_knew(
+    shop: Shop, ids: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    delete = CleanupService.delete
+
+    def change_first(service: CleanupService, *args: object) -> object:
+        shop.sql(f"UPDATE runs SET partition_set = 'set', partition = 'a' WHERE run_id = '{ids['export']}'")
+        return delete(service, *args)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(CleanupService, "delete", change_first)
+    shop.clean()
+
+    assert outcomes(shop)[ids["export"]] == ("drifted", "it is the latest run of partition a of job export by now")
+
+
+@on_sqlite
+def test_a_parent_stays_with_its_child_also_without_a_root(shop: Shop, ids: dict[str, str]) -> None:
+    shop.sql("DELETE FROM run_tags WHERE key = 'dagster/root_run_id'")
+    shop.state_sql(f"INSERT INTO cleanup_holds (pattern, reason) VALUES ('**/{ids['flaky retried']}', 'incident')")
+
+    dry = shop.clean(dry=True)
+
+    assert reasons(dry) == {"asset_state": len(ids) - len(FREE), "held": 1, "retry_group": 1}
+
+
+@on_sqlite
+def test_sqlite_never_gives_the_id_of_a_purged_row_again(shop: Shop, ids: dict[str, str]) -> None:
+    tag = "INSERT INTO run_tags (run_id, key, value) VALUES ('{}', 'note', 'late')"
+    shop.sql(tag.format(ids["export"]))
+
+    first = shop.clean()
+
+    assert outcomes(shop)[ids["export"]][0] == "busy"
+    shop.sql(tag.format(ids["new daily"]))
+    assert not shop.restore(first.checked.run.request.run_id).problems
+    assert shop.run_ids() >= set(ids.values())
+
+
+@on_sqlite
+def test_a_run_whose_logs_cannot_be_read_stays_with_its_retries_and_the_others_go(
+    shop: Shop, ids: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines = document._log_lines
+
+    def refused(storage: Path | None, run_id: str) -> Iterator[bytes]:
+        if run_id == ids["flaky"]:
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return lines(storage, run_id)
+
+    monkeypatch.setattr(document, "_log_lines", refused)
+
+    purged = shop.clean()
+
+    assert purged.problems == ("runs: 1 runs could not be dealt with; the log names them",)
+    assert outcomes(shop)[ids["flaky"]] == ("failed", "its logs cannot be read: Permission denied")
+    assert outcomes(shop)[ids["flaky retried"]][0] == "busy"
+    assert purged_of(shop, ids) == FREE - {"flaky", "flaky retried"}
+
+
+def test_logs_that_may_not_be_removed_stay_and_block_nothing(
+    shop: Shop, ids: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    remove = run_store.remove_logs
+
+    def refused(storage: Path | None, run_id: str, digests: Mapping[str, str]) -> None:
+        if run_id == ids["export"]:
+            raise PermissionError(errno.EACCES, "Permission denied")
+        remove(storage, run_id, digests)
+
+    monkeypatch.setattr(run_store, "remove_logs", refused)
+
+    purged = shop.clean()
+
+    assert purged.status == "done", purged.problems
+    assert outcomes(shop)[ids["export"]] == ("deleted", "its logs stay: Permission denied")
+    assert purged_of(shop, ids) == FREE
+
+
+@on_sqlite
+def test_a_transaction_ends_when_it_has_read_enough(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes: list[int] = []
+    purge = SqliteRunStore.purge
+
+    def counted(store: SqliteRunStore, groups: Sequence[Sequence[Doomed]], keep: Keep) -> Mapping[str, Ended]:
+        sizes.append(len(groups))
+        return purge(store, groups, keep)
+
+    monkeypatch.setattr(SqliteRunStore, "purge", counted)
+    monkeypatch.setattr(purging, "_BYTES", 1)
+
+    assert shop.clean().status == "done"
+
+    assert sizes == [1] * (len(FREE) - 1)  # the two retries are one
+
+
+@on_sqlite
+def test_an_interrupted_purge_is_settled_also_when_runs_are_a_target_no_more(
+    shop: Shop, ids: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object) -> object:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(CleanupService, "delete", broken)
+        with pytest.raises(KeyboardInterrupt):
+            shop.clean(run_id="broken off")
+    (shop.home / "files").mkdir()
+    shop.config["targets"] = [{"name": "files", "kind": "operations", "root": str(shop.home / "files")}]
+    shop.configure()
+
+    settled = shop.job(LIVE)
+
+    assert settled.success, why(settled)
+    assert shop.state_sql("SELECT status FROM cleanup_runs WHERE run_id = 'broken off'") == [("interrupted",)]
+    assert set(ids.values()) <= shop.run_ids()
 
 
 @pytest.mark.parametrize(
@@ -225,6 +381,7 @@ def test_other_ways_to_keep_the_state_of_assets(shop: Shop, ids: dict[str, str],
     assert catalog(shop) == known
 
 
+@on_sqlite
 def test_steps_outputs_beside_the_logs_stay(shop: Shop, ids: dict[str, str]) -> None:
     directory = shop.dagster_home / "storage" / ids["export"]
     (directory / "talk").mkdir(parents=True)
@@ -251,6 +408,7 @@ def test_an_instance_that_was_not_migrated_is_left_alone(shop: Shop) -> None:
     assert shop.fingerprint() == before
 
 
+@on_sqlite
 def test_backups_of_runs_are_verified_and_pruned_like_those_of_files(shop: Shop) -> None:
     purged = shop.clean().checked.run.request.run_id
     with shop.service() as service:
@@ -264,6 +422,7 @@ def test_backups_of_runs_are_verified_and_pruned_like_those_of_files(shop: Shop)
     assert not list((shop.home / "backups").glob("*.tar.zst"))
 
 
+@on_sqlite
 def test_the_audit_counts_runs(shop: Shop) -> None:
     shop.clean()
 

@@ -1,0 +1,87 @@
+"""Why one of Dagster's runs is kept or would go: by the newest plan that judged it.
+
+Dagster's storage is open to the jobs alone, so nothing is judged anew here; a dry run does that.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from cleanup_dagster.backups.manifest import Header, read_header, read_manifest
+from cleanup_dagster.database.engine import reading
+from cleanup_dagster.database.policies import load_policies
+from cleanup_dagster.explaining import Copy, Explanation, OutsideError
+from cleanup_dagster.filesystem.names import to_text
+from cleanup_dagster.installation import Installation
+from cleanup_dagster.inventory import kept_backups
+from cleanup_dagster.planning import within_limits
+from cleanup_dagster.retention.models import NS_PER_DAY, Reason, Receipt, Verdict
+from cleanup_dagster.retention.rules import sentence
+from cleanup_dagster.retention.times import from_ns
+from cleanup_dagster.run_history.eligibility import is_run_id, run_id_of
+from cleanup_dagster.run_history.store import ROOT
+from cleanup_dagster.run_history.target import RunsTarget
+
+
+def run_named(typed: str) -> str | None:
+    """Return the id of the run that somebody means by its id or its path; None when it is none of Dagster's runs."""
+    run_id = run_id_of(typed) if typed.startswith(f"{ROOT}/") else typed
+    return run_id if is_run_id(run_id) else None
+
+
+def explain_run(installation: Installation, run_id: str) -> Explanation:
+    """Say what the newest plan says of a run, and which archives have it. Writes nothing.
+
+    Raises OutsideError when no plan that is kept knows the run, ManifestError, OSError or DatabaseUnavailable.
+    """
+    target = installation.settings.dagster_runs
+    if target is None:
+        raise OutsideError(f"no target of kind dagster_runs is configured, so nothing ever touches run {run_id}")
+    copies = tuple(sorted(_copies(installation, run_id), key=lambda copy: -copy.deleted_ns))
+    planned = _newest_verdict(installation, target, run_id)
+    if planned is None or (copies and copies[0].deleted_ns >= planned[0].made_at_ns):
+        if not copies:
+            raise OutsideError(
+                f"no plan that is still kept has judged run {run_id}; make one with `cleanup-operations plan`"
+            )
+        return Explanation(run_id, False, "it was purged", target.name, copies=copies)
+    header, verdict = planned
+    with reading(installation.database) as conn:
+        policy = within_limits(load_policies(conn), target).get(verdict.candidate.data_type)
+    path = f"{header.root}/{verdict.candidate.path}"
+    as_of = f"as of the plan of {from_ns(header.made_at_ns):%Y-%m-%d %H:%M} UTC"
+    reason = f"{sentence(verdict)}; {as_of}"
+    return Explanation(path, True, reason, target.name, verdict, policy, _due_ns(verdict, target), copies)
+
+
+def _newest_verdict(installation: Installation, target: RunsTarget, run_id: str) -> tuple[Header, Verdict] | None:
+    plans = (installation.state.path / "plans").glob(f"*/{target.name}.jsonl.zst")
+    headers = [(path, read_header(path)) for path in plans]
+    for path, header in sorted(headers, key=lambda one: -one[1].made_at_ns):
+        for verdict in read_manifest(path, Verdict):
+            if run_id_of(verdict.candidate.path) == run_id:
+                return header, verdict
+    return None
+
+
+def _due_ns(verdict: Verdict, target: RunsTarget) -> int | None:
+    candidate = verdict.candidate
+    if verdict.delete or verdict.reason is Reason.NOT_EXPIRED:
+        expires_ns = candidate.since_ns + (verdict.retention_days or 0) * NS_PER_DAY
+        return max(expires_ns, candidate.identity.mtime_ns + target.min_age_ns)
+    return None
+
+
+def _copies(installation: Installation, run_id: str) -> Iterator[Copy]:
+    retention_ns = installation.settings.backup.retention_days * NS_PER_DAY
+    for kept in kept_backups(installation):
+        if kept.root.startswith(f"{ROOT}/"):
+            yield from (
+                Copy(
+                    kept.run_id,
+                    kept.finished_ns,
+                    f"{to_text(kept.directory)}/{receipt.backup}",
+                    kept.run_started_ns + retention_ns,
+                )
+                for receipt in read_manifest(Path(kept.manifest), Receipt)
+                if run_id_of(receipt.path) == run_id
+            )
