@@ -242,11 +242,11 @@ root.add_command(holds_group)
 @click.argument("path", metavar="PATH", type=click.Path(readable=False))
 @click.pass_obj
 def explain_command(session: Session, *, path: str) -> int:
-    """Say why a file is kept or would go, and when; or a run of Dagster's, by its id.
+    """Say why a file is kept or would go, and when.
 
     Shows the policy that governs it, how old it is and by what, and holds over it. For a file that is
-    gone: which run deleted it, and how to get it back. Of a run the newest
-    plan is asked.
+    gone: which run deleted it, and how to get it back. Of a run of Dagster's, named by its id, the
+    newest plan is asked.
     """
     from cleanup_dagster.cli.looking import explain
 

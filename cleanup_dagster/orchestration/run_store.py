@@ -99,12 +99,15 @@ class StoreOverSql:
             yield conn
 
     def root(self, *, create: bool) -> str:
-        """Return `/dagster_runs/<id of the run storage>`; the id is Dagster's own, made on first use."""
+        """Return `/dagster_runs/<id of the run storage>`; the id is Dagster's own, made on first use.
+
+        Until then it is `*`: a path that a dry run shows must still hold its run when there is an id.
+        """
         with self.runs_connection() as conn:
             found = conn.execute(sa.select(InstanceInfo.c.run_storage_id)).scalar()
         if found is None and create:
             found = self._instance.run_storage.get_run_storage_id()  # pyright: ignore[reportAttributeAccessIssue]
-        return f"{ROOT}/{found or 'unnamed'}"
+        return f"{ROOT}/{found or '*'}"
 
     def problems(self) -> list[str]:
         """Return which tables, columns and indexes are missing."""

@@ -174,6 +174,12 @@ class Receipt(Struct, frozen=True, gc=False, omit_defaults=True):
     inode: int = 0
     frame: Frame | None = None
     changed_ns: int = 0
+    weight: int = 0
+
+    @property
+    def size(self) -> int:
+        """The bytes of the item where it was: those of the copy, unless it has a `weight` of its own."""
+        return self.weight or self.identity.size
 
 
 class State(str, Enum):

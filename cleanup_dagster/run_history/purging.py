@@ -180,6 +180,7 @@ def _receipts_of(
             "",
             candidate.pipeline,
             frame=staged.frame,
+            weight=candidate.identity.size,
         )
         receipts.write(receipt)
         yield receipt
@@ -270,7 +271,7 @@ def _purge(
         else:
             one = ended[run_id_of(receipt.path)]
             state, detail = one.state, one.detail
-        yield Outcome(receipt.number, receipt.path, receipt.data_type, state, receipt.identity.size, detail)
+        yield Outcome(receipt.number, receipt.path, receipt.data_type, state, receipt.size, detail)
 
 
 def _held(group: list[Receipt], holds: HoldMatcher) -> tuple[State, str] | None:

@@ -44,4 +44,4 @@ class RunRestorer:
 
 
 def _ended(receipt: Receipt, state: RestoreState, detail: str) -> Restored:
-    return Restored(receipt.path, receipt.data_type, state, receipt.identity.size, detail)
+    return Restored(receipt.path, receipt.data_type, state, receipt.size, detail)

@@ -100,4 +100,4 @@ def lines_of(backups: FileBackups, receipt: Receipt) -> Callable[[], Iterable[by
 
 
 def _outcome(receipt: Receipt, state: State, detail: str) -> Outcome:
-    return Outcome(receipt.number, receipt.path, receipt.data_type, state, receipt.identity.size, detail)
+    return Outcome(receipt.number, receipt.path, receipt.data_type, state, receipt.size, detail)

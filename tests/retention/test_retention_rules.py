@@ -284,6 +284,15 @@ SENTENCES: Sequence[tuple[Reason, str]] = [
     (Reason.OWN_DIRECTORY, "belongs to cleanup_dagster itself"),
     (Reason.TOO_DEEP, "lies deeper than max_depth, so nothing below it was looked at"),
     (Reason.UNREADABLE, "cannot be read: the detail"),
+    (Reason.NOT_FINISHED, "the run has not finished: it is running"),
+    (Reason.NOT_SELECTED, "the target leaves it alone: the detail"),
+    (Reason.ODD_RUN_ID, "its id is not one that Dagster gives, so nothing is looked for by it"),
+    (Reason.KEPT_BY_TAG, "kept by its tag the detail"),
+    (Reason.RUN_KEY, "a sensor or schedule would launch it anew without its run key the detail"),
+    (Reason.BACKFILL_AT_WORK, "it belongs to backfill the detail"),
+    (Reason.ASSET_STATE, "expired, but the detail"),
+    (Reason.JOB_PARTITION, "expired, but the detail"),
+    (Reason.RETRY_GROUP, "expired, but the detail"),
 ]
 
 

@@ -1,3 +1,4 @@
+# ruff: noqa: S608  statements over ids of these tests themselves
 # pyright: reportUnknownMemberType=false
 """What people are shown of Dagster's runs: in Dagster, by the checks, and by `explain`."""
 
@@ -75,7 +76,12 @@ def test_a_run_is_explained_by_its_id(shop: Shop, ids: dict[str, str]) -> None:
     assert run_named(going.path) == run_named(ids["export"]) == ids["export"]
     assert run_named("/srv/ops/operation_1.json") is None
 
+    shown = explained(ids["export again"]).path
+    assert shown.startswith("/dagster_runs/*/")  # the instance has no id yet, and gets one in the live run
+    shop.state_sql(f"INSERT INTO cleanup_holds (pattern, reason) VALUES ('{shown}', 'as shown')")
+
     purged = shop.clean().checked.run.request.run_id
+    assert ids["export again"] in shop.run_ids()
     gone = explained(ids["export"])
     assert (gone.exists, gone.reason, [copy.run_id for copy in gone.copies]) == (False, "it was purged", [purged])
 
