@@ -47,6 +47,7 @@ from cleanup_dagster.restoring import restore
 from cleanup_dagster.retention.guardrails import BYPASSABLE, Refusal
 from cleanup_dagster.retention.models import CleanupType, PolicyProblem
 from cleanup_dagster.reviewed import load_plan, save_plan, tripped_by
+from cleanup_dagster.run_history.explaining import explain_run, run_named
 from cleanup_dagster.run_history.planning import blank_plan, plan_runs
 from cleanup_dagster.run_history.purging import back_up_runs, delete_runs
 from cleanup_dagster.run_history.store import RunStoreError
@@ -283,10 +284,13 @@ class CleanupService:
         return Records(self._installation)
 
     def explain(self, path: str, progress: Progress = no_progress) -> Explanation:
-        """Say what governs the file at an absolute path, and what would happen to it. Changes nothing.
+        """Say what governs the file at an absolute path, or one of Dagster's runs. Changes nothing.
 
-        Raises OutsideError when no target's root holds it, else what is in `MET`.
+        Raises OutsideError when no target's root holds it, or no plan knows it, else what is in `MET`.
         """
+        dagster_run = run_named(path)
+        if dagster_run is not None:
+            return explain_run(self._installation, dagster_run)
         return explain(self._installation, path, progress)
 
     def reviewed_plan(self, run_id: str) -> PlanOverview:

@@ -1,5 +1,6 @@
 """Putting purged runs back from their archive: with their own ids, verified, and never over a run that is there."""
 
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from cleanup_dagster.backups.files import FileBackups
@@ -25,8 +26,11 @@ class RunRestorer:
         self._backups = backups
         self._dry_run = dry_run
 
-    def restore(self, receipt: Receipt) -> Restored:
-        """Put one run back. Everything that prevents it comes back as the state and detail of the result."""
+    def restore(self, receipts: Iterable[Receipt]) -> Iterator[Restored]:
+        """Put runs back, and yield what became of each. What prevents it comes back as a state with its detail."""
+        return map(self._restore, receipts)
+
+    def _restore(self, receipt: Receipt) -> Restored:
         run_id = run_id_of(receipt.path)
         unsound = self._backups.problem(receipt)
         if unsound is not None:

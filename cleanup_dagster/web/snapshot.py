@@ -173,7 +173,7 @@ class Snapshots:
         material = Material(
             tuple(map(str, _manifests(installation, run_id))),
             tuple(str(path) for live in since for path in _outcomes(installation, live)),
-            {target.name: target.min_age_ns for target in installation.settings.targets},
+            {target.name: target.min_age_ns for target in installation.settings.all_targets},
             str(output),
         )
         _make(material)

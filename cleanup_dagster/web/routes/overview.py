@@ -13,6 +13,8 @@ from cleanup_dagster.documents import Document, iso, of_audit
 from cleanup_dagster.filesystem.space import free_bytes
 from cleanup_dagster.inventory import list_backups
 from cleanup_dagster.retention.models import NS_PER_DAY, NS_PER_SECOND, CleanupType
+from cleanup_dagster.run_history.store import ROOT
+from cleanup_dagster.run_history.target import RunsTarget
 from cleanup_dagster.settings import Settings, Target
 from cleanup_dagster.web.described import HISTORY, ok
 from cleanup_dagster.web.errors import reply
@@ -103,7 +105,7 @@ def settings(request: Request) -> Response:
                 "schedule": {**found.schedule.model_dump(), "running": state.schedule_running},
                 "backup": found.backup.model_dump(mode="json"),
                 "limits": structs.asdict(found.limits),
-                "targets": [_target(found, target) for target in found.targets],
+                "targets": [_target(found, target) for target in found.all_targets],
                 "web": found.web.model_dump(mode="json", exclude={"tls_key"}),
                 "naive_timezone": found.naive_timezone,
                 "workers": found.workers,
@@ -191,7 +193,9 @@ def _database(settings: Settings) -> Document:
     return {"kind": "PostgreSQL" if url.get_backend_name() == "postgresql" else "SQLite", "name": describe(url)}
 
 
-def _target(settings: Settings, target: Target) -> Document:
+def _target(settings: Settings, target: Target | RunsTarget) -> Document:
+    if isinstance(target, RunsTarget):
+        return {**target.model_dump(mode="json"), "root": ROOT, "data_types": list(target.data_types), "problem": ""}
     return {
         **target.model_dump(mode="json", exclude={"data_type"}),
         "data_types": list(target.data_types),
