@@ -12,17 +12,19 @@ import pytest
 from service_helpers import MANUAL, Ended, Platform, files, left_behind, request, scan_all
 
 from cleanup_dagster import applying, planning
+from cleanup_dagster.backups import manifest
 from cleanup_dagster.backups.files import open_file_backups
 from cleanup_dagster.backups.manifest import read_header, read_manifest
 from cleanup_dagster.carrying import DeleteTask
+from cleanup_dagster.collectors import deletion
 from cleanup_dagster.handles import BackedUp, Plan
 from cleanup_dagster.installation import RunLockedError
 from cleanup_dagster.judging import JudgeTask
 from cleanup_dagster.retention.models import Receipt, State, Verdict
 from cleanup_dagster.workers import Job, StoppedError, WorkerError, run_shards
 
-#: So many that each of two workers has several batches to delete.
-_MANY = 5_000
+#: So many that each of two workers has several batches to delete, and several frames of the plan to take them from.
+_MANY, _BATCH, _FRAME = 1_600, 32, 200
 
 
 @pytest.fixture
@@ -40,7 +42,8 @@ def large(platform: Platform, monkeypatch: pytest.MonkeyPatch) -> Platform:
 @pytest.fixture
 def many(platform: Platform, monkeypatch: pytest.MonkeyPatch) -> Platform:
     """A platform whose logs are enough for several batches in each of two workers."""
-    monkeypatch.setattr(planning, "WORTH_WORKERS", 10)
+    monkeypatch.setattr(manifest, "_ROWS_PER_FRAME", _FRAME)
+    monkeypatch.setattr(deletion, "BATCH", _BATCH)
     monkeypatch.setattr(applying, "WORTH_WORKERS", 10)
     platform.config["workers"] = 2
     platform.target("logs")["format"] = "archive"
@@ -193,9 +196,11 @@ RUN = """
 import sys
 from pathlib import Path
 sys.path[:0] = [{helpers!r}]
-from cleanup_dagster import applying, planning
+from cleanup_dagster import applying
+from cleanup_dagster.backups import manifest
+from cleanup_dagster.collectors import deletion
 from service_helpers import Platform, request
-planning.WORTH_WORKERS = applying.WORTH_WORKERS = 10
+applying.WORTH_WORKERS, manifest._ROWS_PER_FRAME, deletion.BATCH = 10, {frame}, {batch}
 platform = Platform(Path({home!r}), new=False)
 def tell(count):
     if count: print("batch", flush=True)
@@ -212,7 +217,7 @@ def test_the_parent_killed_in_mid_deletion_takes_its_workers_along_and_the_next_
     many: Platform,
 ) -> None:
     many.configure()
-    code = RUN.format(helpers=str(Path(__file__).parent), home=str(many.home))
+    code = RUN.format(helpers=str(Path(__file__).parent), home=str(many.home), frame=_FRAME, batch=_BATCH)
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "batch\n"
