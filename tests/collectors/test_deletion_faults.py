@@ -17,8 +17,8 @@ _MEMORY = "/dev/shm"  # noqa: S108
 
 @pytest.mark.parametrize(
     ("kind", "at_least", "what"),
-    [("kill", 200, "kills"), ("error", 800, "errors"), ("recovery", 300, "kills and errors in recovery")],
-    ids=["killed at every call", "every call fails in five ways", "struck again while recovering"],
+    [("kill", 200, "kills"), ("error", 300, "errors"), ("recovery", 60, "kills and errors in recovery")],
+    ids=["killed at every call", "every call fails", "struck again while recovering"],
 )
 def test_nothing_is_lost_whatever_breaks(
     kind: str, at_least: int, what: str, record_property: Callable[[str, object], None]

@@ -25,7 +25,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TextIO, TypeVar
 
-from deletion_faults import Fault, hooking, struck
+from deletion_faults import READING, Fault, hooking, struck
 from disks import Disks, disks, in_memory
 from service_helpers import Platform, left_behind, request, scan_all
 from sqlalchemy import URL
@@ -305,7 +305,7 @@ def cut_power(trial: Trial, sample: Sample, variant: str) -> Strikes:
     """Cut the power before every call and every commit, and after the last."""
     with disks(trial.home, NAMES, trial.noted) as power:
         made = powered(trial, power)
-        points = [*(Fault(number) for number in range(1, len(made) + 1)), Fault(len(made), after=True)]
+        points = [*map(Fault, changes(made)), Fault(len(made), after=True)]
         for fault in sample.of(points):
             trial.start_again()
             power.reset()
@@ -328,7 +328,7 @@ def cut_power_again(trial: Trial, sample: Sample, _: str) -> Strikes:
             interrupted(trial, power, first)
             with mounted(power):
                 recovering = calls_of(trial, trial.next_run)
-            points += [(first, Fault(number)) for number in range(1, len(recovering) + 1)]
+            points += [(first, Fault(number)) for number in changes(recovering)]
         for first, second in sample.of(points):
             interrupted(trial, power, first)
             what = f"power cut after call {first.at}, {made[first.at - 1]}, and before call {second.at} of the next run"
@@ -336,6 +336,11 @@ def cut_power_again(trial: Trial, sample: Sample, _: str) -> Strikes:
             with mounted(power):
                 problems = problem or checked(trial, synced=False)
             yield len(points), [f"{what}: {problem}" for problem in problems]
+
+
+def changes(made: list[str]) -> list[int]:
+    """Return the numbers of the calls before which a cut or a kill finds another state than before the next one."""
+    return [number for number, name in enumerate(made, 1) if name not in READING]
 
 
 def powered(trial: Trial, power: Disks) -> list[str]:
@@ -392,7 +397,7 @@ def strike(trial: Trial, sample: Sample, variant: str) -> Strikes:
     made = calls_of(trial, trial.run)
     numbers = range(1, len(made) + 1)
     if variant == "kill":
-        points = [*map(Fault, numbers), Fault(len(made), after=True)]
+        points = [*map(Fault, changes(made)), Fault(len(made), after=True)]
     else:
         struck_ones = [number for number in numbers if made[number - 1] not in {"close", "do_commit"}]
         points = [Fault(number, code) for number in struck_ones for code in ERRORS]
