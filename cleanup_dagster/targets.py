@@ -126,7 +126,7 @@ class Target(Strict):
     """
 
     name: str = Field(description=SLUG_TEXT)
-    kind: Literal["operations", "files"] = Field(description="operations or files")
+    kind: Literal["operations", "files"] = Field(description="operations, files or dagster_runs")
     data_type: str | None = Field(default=None, validate_default=True, description=SLUG_TEXT)
     recursive: bool = Field(description=TRUTH)
     root: AbsolutePath = Field(description="an absolute path")

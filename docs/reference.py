@@ -38,6 +38,7 @@ _DEPENDS: dict[tuple[str, ...], str] = {
 _PLAIN: dict[tuple[str, ...], str] = {
     ("targets", "patterns"): "a list of globs",
     ("targets", "excludes"): "a list of globs",
+    ("targets", "kind"): "operations or files",
     ("dagster_runs", "statuses"): "some of success, failure, canceled",
     ("dagster_runs", "job_names"): "a list of names; `*` and `?` are allowed",
 }

@@ -513,8 +513,8 @@ LIMIT_KEYS = "allow_volatile_backup, free_space_reserve, max_bytes, max_files, m
         ("targets: [5]", "cleanup.yaml: targets[0]: 5 is not a mapping of keys to values"),
         (one_target("name: Logs"), f"{T0}.name: 'Logs' is not a name of 1 to 40 lower-case letters, digits and _"),
         (one_target('name: "a\\n"'), f"{T0}.name: 'a\\n' is not a name of 1 to 40 lower-case letters, digits and _"),
-        (one_target("kind: file"), f"{T0}.kind: 'file' is not operations or files"),
-        (one_target("kind: [a]"), f"{T0}.kind: ['a'] is not operations or files"),
+        (one_target("kind: file"), f"{T0}.kind: 'file' is not operations, files or dagster_runs"),
+        (one_target("kind: [a]"), f"{T0}.kind: ['a'] is not operations, files or dagster_runs"),
         ("targets: [{name: a, kind: operations}]", f"{T0}.root: is missing; it must be an absolute path"),
         (
             one_target("data_type: null"),
