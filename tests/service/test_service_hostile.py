@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from service_helpers import Platform, files, request, scan_all
-from undo_helpers import apply, counts, undo
+from undo_helpers import apply, counts, undo, undo_request
 
 from cleanup_dagster.collectors import deletion
 from cleanup_dagster.database.holds import InvalidHold
@@ -222,3 +222,23 @@ def test_a_moment_beyond_the_calendar_by_sql_stops_no_run(postgres: Platform, mo
         assert len(service.records.holds()) == 2
         assert service.records.history(None)
         assert service.records.policies()
+
+
+def test_two_platforms_that_share_a_backup_directory_take_none_of_each_others_copies(tmp_path: Path) -> None:
+    """Another host with a database of its own, say, and files of the same names."""
+    platforms: list[Platform] = []
+    for name in ("one", "other"):
+        (tmp_path / name).mkdir()
+        platforms.append(Platform(tmp_path / name))
+        platforms[-1].config["backup"]["directory"] = str(tmp_path / "backups")
+        for log in LOGS:
+            platforms[-1].log(log, 40, f"{log} of {name}")
+    one, other = platforms
+    one.run(run_id="of-one")
+    other.run(run_id="of-other")
+    one.clock.advance(days=8)
+    assert one.run().pruned.copies.files == len(LOGS)
+    assert counts(undo(other, "of-other")) == {RestoreState.RESTORED: len(LOGS)}
+    assert {path.read_text() for path in other.logs.iterdir()} == {f"{log} of other" for log in LOGS}
+    with one.service() as service, pytest.raises(RunRefusedError, match="there is no run"):
+        service.restore(undo_request("of-other"))
