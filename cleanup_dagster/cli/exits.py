@@ -11,7 +11,7 @@ INTERRUPTED = 130
 EXIT_CODES = (
     (DONE, "done"),
     (SOME_FAILED, "some items failed; the rest is done"),
-    (USAGE, "the command was not understood; nothing was changed"),
+    (USAGE, "the command was not understood, or not confirmed; nothing was changed"),
     (REFUSED, "refused by a guardrail, a lock or another rule that protects"),
     (UNUSABLE, "the database, state directory or configuration cannot be used"),
     (INTERRUPTED, "interrupted, at a safe point"),

@@ -158,9 +158,10 @@ def policies_disable_command(session: Session, *, data_types: tuple[str, ...], e
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @click.pass_obj
 def policies_reset_command(session: Session, *, yes: bool) -> int:
-    """Bring every default policy back, days and switch. Asks first.
+    """Bring every default policy back. Asks first.
 
-    Policies of data types of your own stay as they are.
+    Their days, their switch and how many of the newest stay are then what they were at first. Policies of
+    data types of your own stay as they are.
     """
     from cleanup_dagster.cli.rules import reset_policies
 

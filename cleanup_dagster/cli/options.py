@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -31,6 +32,8 @@ DATA_TYPES = (
     "temp_files",
     "dagster_runs",
 )
+#: What click adds to the help of a number. A refusal says it, too, and there it is of use.
+_RANGE = re.compile(r"  \[[0-9<>=]*x[0-9<>=]*\]$")
 COMMON = ("config", "db_host", "db_port", "db_name", "db_user", "db_password", "json")
 
 
@@ -123,7 +126,8 @@ def write_options(command: click.Command, ctx: click.Context, formatter: click.H
     for parameter in command.get_params(ctx):
         record = parameter.get_help_record(ctx)
         if record is not None and isinstance(parameter, click.Option):  # arguments are told of in the text
-            (common if parameter.name in COMMON else own).append(record)
+            name, said = record
+            (common if parameter.name in COMMON else own).append((name, _RANGE.sub("", said)))
     if ctx.parent is not None:
         everywhere = [record for record in common if not record[0].startswith("--db-")]
         common = [

@@ -96,6 +96,7 @@ def test_each_help_shows_examples_and_fits(platform: Platform, path: str) -> Non
     )
     assert max(map(len, ended.out.splitlines())) <= 80
     assert "--json" in ended.out
+    assert not re.search(r"\bx[<>]=", ended.out)  # what click says of a range
     first = next(line for line in ended.out.splitlines()[1:] if line.strip())
     assert first.rstrip().endswith((".", "first.", ",")), first
 

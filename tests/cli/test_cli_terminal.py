@@ -6,6 +6,7 @@ import os
 import pty
 import re
 import select
+import shutil
 import signal
 import struct
 import subprocess
@@ -14,6 +15,7 @@ import termios
 import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 from cli_helpers import EXPIRED, PROGRAM, Platform, Terminal
@@ -82,11 +84,11 @@ class Screen:
 
 
 @contextmanager
-def _terminal(platform: Platform, *arguments: str, **environment: str) -> Generator[Screen]:
+def _terminal(platform: Platform, *arguments: str, program: str = PROGRAM, **environment: str) -> Generator[Screen]:
     master, slave = pty.openpty()
     fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 80, 0, 0))
     process = subprocess.Popen(
-        [sys.executable, "-c", _AT_TERMINAL, PROGRAM, *arguments],
+        [sys.executable, "-c", _AT_TERMINAL, program, *arguments],
         stdin=slave,
         stdout=slave,
         stderr=slave,
@@ -276,3 +278,39 @@ def test_ctrl_c_stops_a_restore_and_it_goes_on_later(platform: Platform) -> None
     back = len(list(platform.ops.glob("operation_many*.json")))
     assert platform.call("restore", run_id).code == 0
     assert back <= len(list(platform.ops.glob("operation_many*.json"))) == 4_000
+
+
+@pytest.mark.parametrize(
+    ("shell", "options", "prepare"),
+    [
+        ("bash", ("--norc", "-i"), 'eval "$(_CLEANUP_OPERATIONS_COMPLETE=bash_source cleanup-operations)"'),
+        (
+            "zsh",
+            ("-f", "-i"),
+            'autoload -U compinit; compinit -u; eval "$(_CLEANUP_OPERATIONS_COMPLETE=zsh_source cleanup-operations)"',
+        ),
+        (
+            "fish",
+            ("--no-config", "-i"),
+            "_CLEANUP_OPERATIONS_COMPLETE=fish_source cleanup-operations | source",
+        ),
+    ],
+    ids=["bash", "zsh", "fish"],
+)
+def test_a_shell_completes_what_is_half_typed(
+    platform: Platform, shell: str, options: tuple[str, ...], prepare: str
+) -> None:
+    program = shutil.which(shell)
+    if program is None:
+        pytest.skip(f"{shell} is not installed")
+    path = f"{Path(PROGRAM).parent}{os.pathsep}{os.environ['PATH']}"
+    with _terminal(platform, *options, program=program, PATH=path, TERM="dumb", HOME=str(platform.home)) as screen:
+        screen.type(f"{prepare}; echo prepar''ed\n")
+        screen.wait_for("prepared")
+        screen.type("cleanup-operations policies set db\t")
+        screen.wait_for("dbt_logs")
+        screen.type("--days 9\n")
+        screen.wait_for("9 days")
+        screen.type("exit\n")
+        screen.end()
+    assert platform.ask("SELECT retention_days FROM cleanup_policies WHERE data_type = 'dbt_logs'") == [(9,)]
