@@ -12,6 +12,7 @@ in one file, so that each can be short; ratios are taken within one layout of it
 import argparse
 import json
 import os
+import resource
 import shutil
 import signal
 import subprocess
@@ -200,7 +201,7 @@ def _resident(pid: int) -> int:
 
 def measured(command: list[str], environment: dict[str, str] | None = None) -> dict[str, Any]:
     """Run a command, and return its seconds, its memory and what it printed."""
-    started = time.perf_counter()
+    started, used = time.perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN)
     with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as process:
         peak = Peak(process.pid)
         peak.start()
@@ -209,7 +210,9 @@ def measured(command: list[str], environment: dict[str, str] | None = None) -> d
         peak.stop()
     if process.returncode:
         raise SystemExit(f"{' '.join(command)[:200]} failed with exit code {process.returncode}")
-    return {"seconds": seconds, "rss": peak.bytes, "printed": printed}
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    cpu = after.ru_utime + after.ru_stime - used.ru_utime - used.ru_stime
+    return {"seconds": seconds, "cpu": cpu, "rss": peak.bytes, "printed": printed}
 
 
 def configuration(tree: Tree, backups_as: str, workers: int) -> Path:
@@ -286,7 +289,8 @@ def script_of_old(tree: Tree) -> dict[str, Any]:
         raise SystemExit("the script of old did not delete its sample")
     files = tree.left() // 2
     shutil.rmtree(sample.place)
-    return {**result, "seconds": result["seconds"] * files / SAMPLE, "sample": SAMPLE}
+    whole = {name: result[name] * files / SAMPLE for name in ("seconds", "cpu")}
+    return {**result, **whole, "sample": SAMPLE}
 
 
 CASES: dict[str, Callable[[Tree], dict[str, Any]]] = {
@@ -319,7 +323,7 @@ def table(layout: str, filesystem: str, results: dict[str, dict[str, Any]]) -> T
     """Return the results of one layout for people."""
     files = max(result["files"] for result in results.values())
     drawn = Table(title=f"{files:,} expired + {files:,} fresh files, {layout}, on {filesystem}")
-    for column in ("case", "seconds", "files/s", "peak RSS", "stored", f"of {PEER}"):
+    for column in ("case", "seconds", "CPU s", "files/s", "peak RSS", "stored", f"of {PEER}"):
         drawn.add_column(column, justify="left" if column == "case" else "right")
     peer = results.get(PEER, {}).get("seconds")
     for case in CASES:
@@ -330,6 +334,7 @@ def table(layout: str, filesystem: str, results: dict[str, dict[str, Any]]) -> T
         drawn.add_row(
             case + sampled,
             f"{result['seconds']:,.1f}",
+            f"{result['cpu']:,.1f}",
             f"{result['files'] / result['seconds']:,.0f}",
             f"{result['rss'] / 2**20:,.0f} MB",
             f"{result['stored'] / 2**20:,.0f} MB" if result["stored"] else "",

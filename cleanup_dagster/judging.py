@@ -6,6 +6,7 @@ deleted (a "dry" mark phase that deleted was another product's accident).
 
 import heapq
 import os
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from datetime import tzinfo
@@ -180,27 +181,29 @@ class _Sums:
     def __init__(self) -> None:
         self._files = 0
         self._bytes = 0
-        self._expired: dict[str, list[int]] = {}
-        self._kept: dict[Reason, list[int]] = {}
-        self._present: dict[str, list[int]] = {}
+        self._expired: defaultdict[str, list[int]] = defaultdict(lambda: [0, 0])
+        self._kept: defaultdict[Reason, list[int]] = defaultdict(lambda: [0, 0])
+        self._present: defaultdict[str, list[int]] = defaultdict(lambda: [0, 0, 0])
         self._largest: list[tuple[int, int, Verdict]] = []
         self._oldest: list[tuple[int, int, Verdict]] = []
 
     def add(self, verdict: Verdict) -> None:
         """Count one verdict."""
-        size = verdict.candidate.identity.size
+        candidate: Candidate = verdict.candidate
+        size = candidate.identity.size
         self._files += 1
         self._bytes += size
-        present = self._present.setdefault(verdict.candidate.data_type, [0, 0, 0])
+        age_ns = verdict.age_ns
+        present = self._present[candidate.data_type]
         present[0] += 1
         present[1] += size
-        present[2] = max(present[2], verdict.age_ns)
+        present[2] = max(present[2], age_ns)
         if verdict.delete:
-            sums = self._expired.setdefault(verdict.candidate.data_type, [0, 0])
+            sums = self._expired[candidate.data_type]
             self._show(self._largest, size, verdict)
-            self._show(self._oldest, verdict.age_ns, verdict)
+            self._show(self._oldest, age_ns, verdict)
         else:
-            sums = self._kept.setdefault(verdict.reason, [0, 0])
+            sums = self._kept[verdict.reason]
         sums[0] += 1
         sums[1] += size
 

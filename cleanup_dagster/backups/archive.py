@@ -7,6 +7,7 @@ written and read as a stream. After a crash the archive is usable up to its last
 
 import hashlib
 import os
+import sys
 import tarfile
 import zlib
 from collections.abc import Iterator
@@ -25,6 +26,7 @@ _LEVEL = 1  # level 3 stored 2 % less for 6 % more time
 _OCTAL_SIZE_MAX = 8 * 1024**3
 _END = bytes(2 * _BLOCK)
 _NO_LINK, _NO_OWNER = bytes(100), bytes(247)
+_ENCODING = sys.getfilesystemencoding()
 
 
 class Member(Struct):
@@ -198,7 +200,7 @@ def tar_header(name: str, identity: Identity, size: int) -> bytes:
 
     Ordinary names are laid out here, 2 us instead of the standard library's 20; the others are left to it.
     """
-    encoded = os.fsencode(name)
+    encoded = name.encode(_ENCODING, "surrogateescape")  # os.fsencode does the same in four times the time
     mtime, mode = identity.mtime_ns // 1_000_000_000, identity.mode & 0o777
     small = size < _OCTAL_SIZE_MAX and 0 <= mtime < 8**11 and identity.uid < 8**7 and identity.gid < 8**7
     if len(encoded) > 100 or not small:

@@ -26,7 +26,7 @@ from cleanup_dagster.filesystem.names import split, to_os
 from cleanup_dagster.filesystem.private import private_directory
 from cleanup_dagster.filesystem.syscalls import rename_noreplace
 from cleanup_dagster.filesystem.tree import Directories, join
-from cleanup_dagster.retention.models import Frame, Receipt
+from cleanup_dagster.retention.models import Frame, Identity, Receipt
 
 _BLOCK = 1 << 20
 _HOLE = 1 << 16  # zeros from this length on are worth a hole
@@ -70,8 +70,8 @@ class FileBackups:
         self._directories = Directories(fd)
         self._frame = ("", 0, b"")
 
-    def stage(self, source: int, size: int, path: str = "") -> Staged:  # noqa: ARG002 an archive names its members
-        """Copy an open file of `size` bytes, hashing what is read. Holes stay holes.
+    def stage(self, source: int, identity: Identity, path: str = "") -> Staged:  # noqa: ARG002 an archive names its members
+        """Copy an open file of `identity.size` bytes, hashing what is read. Holes stay holes.
 
         Raises BackupError, or SourceError when it is the file itself that cannot be read.
         """
@@ -85,7 +85,7 @@ class FileBackups:
             raise BackupError(f"no copy can be made in {self.path}: {error.strerror}") from None
         self._open.add(fd)
         try:
-            digest, copied = copy_bytes(source, fd, size)
+            digest, copied = copy_bytes(source, fd, identity.size)
             return Staged(fd, part, digest, copied, os.fstat(fd).st_ino)
         except SourceError:
             self.discard(Staged(fd, part, "", 0, 0))

@@ -3,13 +3,11 @@
 import os
 from collections.abc import Iterable
 
-from msgspec import structs
-
 from cleanup_dagster.backups.archive import ArchiveWriter, Member
 from cleanup_dagster.backups.files import BackupError, FileBackups, Staged
 from cleanup_dagster.backups.manifest import WHOLE, Part
-from cleanup_dagster.filesystem.identity import identify
 from cleanup_dagster.filesystem.names import to_os
+from cleanup_dagster.retention.models import Identity
 
 #: More archives than a target's run can have: the settings allow as many worker processes.
 _PARTS_MAX = 64
@@ -44,11 +42,8 @@ class ArchiveBackups:
         self._writer = ArchiveWriter(self._fd)
         self._pending: list[tuple[Staged, Member]] = []
 
-    def stage(self, source: int, size: int, path: str) -> Staged:
-        """Pack an open file of `size` bytes under its path (text form). Raises BackupError or SourceError."""
-        identity = identify(os.fstat(source))
-        if identity.size != size:
-            identity = structs.replace(identity, size=size)
+    def stage(self, source: int, identity: Identity, path: str) -> Staged:
+        """Pack an open file under its path (text form). Raises BackupError or SourceError."""
         try:
             member = self._writer.add(to_os(path), identity, source)
         except OSError as error:

@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from typing import Protocol
 
 from cleanup_dagster.backups.files import Staged
+from cleanup_dagster.retention.models import Identity
 
 
 class Store(Protocol):
@@ -11,8 +12,8 @@ class Store(Protocol):
 
     batch_files: int
 
-    def stage(self, source: int, size: int, path: str) -> Staged:
-        """Copy an open file; it counts for nothing until `make_durable` and `publish` returned.
+    def stage(self, source: int, identity: Identity, path: str) -> Staged:
+        """Copy an open file, just seen to be `identity`; it counts for nothing until `publish` returned.
 
         Raises SourceError, too, when the file cannot be read; then it is not staged, and the others may go on.
         """

@@ -155,7 +155,7 @@ def _copy_open(verdict: Verdict, fd: int, directories: Directories, store: Store
     if store is None:
         return Copying(verdict, None, open_check)
     try:
-        staged = store.stage(fd, identity.size, candidate.path)
+        staged = store.stage(fd, identity, candidate.path)
     except SourceError as error:
         return _outcome(verdict, State.FAILED, f"it cannot be read: {error}")
     changed = difference(identity, os.fstat(fd), candidate.changed_ns)

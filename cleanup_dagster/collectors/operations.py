@@ -6,7 +6,7 @@ from datetime import tzinfo
 from cleanup_dagster.collectors.files import FilesCollector, IsOwn, blocked
 from cleanup_dagster.filesystem.identity import OPEN_FILE, difference, identify
 from cleanup_dagster.filesystem.tree import Found
-from cleanup_dagster.retention.models import Candidate, Reason
+from cleanup_dagster.retention.models import Candidate, Identity, Reason
 from cleanup_dagster.retention.operations import OperationFile, classify, read_operation
 from cleanup_dagster.targets import Target
 
@@ -25,7 +25,7 @@ class OperationsCollector(FilesCollector):
     def _judgeable(self, path: str, item: Found, status: os.stat_result, now_ns: int) -> Candidate | None:
         identity = identify(status)
         try:
-            content = self._read(item, status)
+            content = self._read(item, identity)
         except FileNotFoundError:
             return None
         except OSError as error:
@@ -46,18 +46,18 @@ class OperationsCollector(FilesCollector):
             note=said.note,
         )
 
-    def _read(self, item: Found, status: os.stat_result) -> OperationFile:
-        limit = self.target.max_json_bytes
-        if status.st_size > limit:
-            raise ValueError(f"it holds {status.st_size:,} bytes, more than max_json_bytes = {limit:,}")
+    def _read(self, item: Found, identity: Identity) -> OperationFile:
+        size, limit = identity.size, self.target.max_json_bytes
+        if size > limit:
+            raise ValueError(f"it holds {size:,} bytes, more than max_json_bytes = {limit:,}")
         fd = os.open(item.entry.name, OPEN_FILE, dir_fd=item.fd)
         try:
-            content = os.read(fd, status.st_size + 1)
-            if difference(identify(status), os.fstat(fd)) is not None:
+            content = os.read(fd, size + 1)
+            if difference(identity, os.fstat(fd)) is not None:
                 raise ValueError("it was being written while it was read")
         finally:
             os.close(fd)
-        if len(content) != status.st_size:
+        if len(content) != size:
             raise ValueError("it was being written while it was read")
         return read_operation(content)
 

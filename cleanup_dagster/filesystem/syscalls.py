@@ -5,6 +5,7 @@ import errno
 import os
 import struct
 import sys
+import threading
 from typing import Any
 
 _AT_EMPTY_PATH = 0x1000
@@ -22,6 +23,8 @@ _UNSUPPORTED = frozenset({errno.ENOSYS, errno.EINVAL, errno.ENOTSUP})
 _libc = ctypes.CDLL(None, use_errno=True)
 _statx: Any = getattr(_libc, "statx", None)
 _rename: Any = getattr(_libc, "renameatx_np" if sys.platform == "darwin" else "renameat2", None)
+#: Each thread asks into a buffer of its own. Making one for each question took 1 us of 3, and every backup asks.
+_answers = threading.local()
 _RENAME_FLAG = _RENAME_EXCL if sys.platform == "darwin" else _RENAME_NOREPLACE
 
 
@@ -44,7 +47,10 @@ def born_ns(fd: int) -> int:
 def _ask_statx(fd: int, wanted: int, offset: int, layout: str) -> tuple[int, ...] | None:
     if _statx is None:
         return None
-    buffer = ctypes.create_string_buffer(_STATX_SIZE)
+    try:
+        buffer = _answers.buffer
+    except AttributeError:
+        buffer = _answers.buffer = ctypes.create_string_buffer(_STATX_SIZE)
     if _statx(fd, b"", _AT_EMPTY_PATH, wanted, buffer) != 0:
         return None
     (mask,) = struct.unpack_from("=I", buffer, _STATX_MASK_OFFSET)

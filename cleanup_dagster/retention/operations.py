@@ -18,6 +18,7 @@ FAILED_STATUSES = frozenset({"failed", "failure", "error", "cancelled", "cancele
 #: Saying one of these is a claim to be alive; a claim counts while the file was modified within ACTIVE_WITHIN.
 ACTIVE_STATUSES = frozenset({"running", "pending", "queued", "started", "starting", "in_progress"})
 
+_END_TIME, _START_TIME = AgeSource.END_TIME, AgeSource.START_TIME  # looked up for every file, an enum's member costs
 _SHOWN = 40  # characters of a foreign value that a note quotes
 
 
@@ -83,8 +84,8 @@ def classify(content: OperationFile, mtime_ns: int, now_ns: int, naive_zone: tzi
 
 
 def _status(content: OperationFile) -> str | None:
-    if isinstance(content.status, str) and content.status.strip():
-        return content.status.strip().casefold()[:PIPELINE_LENGTH]
+    if isinstance(content.status, str) and (status := content.status.strip()):
+        return status.casefold()[:PIPELINE_LENGTH]
     if content.success is True:
         return "success"
     if content.success is False:
@@ -98,7 +99,7 @@ def _pipeline(content: OperationFile) -> str | None:
 
 
 def _since(content: OperationFile, mtime_ns: int, now_ns: int, naive_zone: tzinfo | None) -> tuple[int, AgeSource, str]:
-    for source, value in ((AgeSource.END_TIME, content.end_time), (AgeSource.START_TIME, content.start_time)):
+    for source, value in ((_END_TIME, content.end_time), (_START_TIME, content.start_time)):
         if value is None:
             continue
         moment_ns = read_moment(value, naive_zone)

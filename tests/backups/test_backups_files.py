@@ -16,6 +16,7 @@ from cleanup_dagster.backups.files import BackupError, FileBackups, Staged, open
 from cleanup_dagster.backups.source import SourceError
 from cleanup_dagster.filesystem import syscalls
 from cleanup_dagster.filesystem.names import to_os, to_text
+from cleanup_dagster.retention.models import Identity
 
 RUN = "0123456789abcdef"
 
@@ -31,12 +32,16 @@ def store(place: Path) -> Generator[FileBackups]:
         yield opened
 
 
+def sized(size: int) -> Identity:
+    return Identity(0, 0, size, 0, 0, 0, 0)
+
+
 def stage(store: FileBackups, content: bytes, directory: Path) -> Staged:
     source = directory / "source"
     source.write_bytes(content)
     fd = os.open(source, os.O_RDONLY)
     try:
-        return store.stage(fd, len(content))
+        return store.stage(fd, sized(len(content)))
     finally:
         os.close(fd)
 
@@ -194,7 +199,7 @@ def test_holes_stay_holes(tmp_path: Path, place: Path, store: FileBackups) -> No
         file.write(b"end of the first part")
         file.truncate(100 * 1024**2 + 7)
     fd = os.open(source, os.O_RDONLY)
-    staged = store.stage(fd, source.stat().st_size)
+    staged = store.stage(fd, sized(source.stat().st_size))
     store.make_durable([staged])
     store.publish([(staged, "sparse.backup")])
     os.close(fd)
@@ -210,7 +215,7 @@ def test_a_source_that_grows_or_shrinks_is_told_by_its_length(tmp_path: Path, st
     (tmp_path / "source").write_bytes(b"0123456789")
     for said, copied in [(8, 9), (12, 10)]:
         fd = os.open(tmp_path / "source", os.O_RDONLY)
-        staged = store.stage(fd, said)
+        staged = store.stage(fd, sized(said))
         os.close(fd)
         assert staged.size == copied
         store.discard(staged)
@@ -269,7 +274,7 @@ def test_what_goes_wrong_while_copying_is_said(
     source = os.open(tmp_path / "source", os.O_RDONLY)
     monkeypatch.setattr(os, call, fail(code))
     with pytest.raises(BackupError, match=re.escape(words.format(place=place))):
-        store.stage(source, 5)
+        store.stage(source, sized(5))
     os.close(source)
 
 
@@ -282,7 +287,7 @@ def test_a_source_that_cannot_be_read_leaves_the_store_as_it_was(
     with monkeypatch.context() as patch:
         patch.setattr(os, "read", fail(5))
         with pytest.raises(SourceError, match="Input/output error"):
-            store.stage(source, 7)
+            store.stage(source, sized(7))
     os.close(source)
     staged = [stage(store, b"content", tmp_path)]
     store.make_durable(staged)
