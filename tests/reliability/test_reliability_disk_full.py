@@ -1,5 +1,6 @@
 """A disk runs full between any two steps: nothing is lost, the run fails visibly, and the next mends it, given room."""
 
+import os
 import subprocess
 import sys
 from collections.abc import Callable, Generator
@@ -10,6 +11,7 @@ import pytest
 from service_helpers import Platform, files, left_behind, request, scan_all
 from sqlalchemy import URL
 
+from cleanup_dagster import applying, planning
 from cleanup_dagster.handles import Report, RestoreRequest
 from cleanup_dagster.service import MET
 
@@ -32,13 +34,13 @@ class Disk:
     def __init__(self, path: Path) -> None:
         self._path = path
 
-    def fill_blocks(self) -> None:
+    def fill_blocks(self, leave: int = 0) -> None:
         with (self._path / "ballast").open("wb", buffering=0) as ballast:
             try:
                 while True:
                     ballast.write(bytes(4_096))
             except OSError:
-                return
+                ballast.truncate(max(0, ballast.tell() - leave))
 
     def fill_inodes(self) -> None:
         (self._path / "ballast").mkdir()
@@ -57,10 +59,10 @@ def disk(tmp_path: Path) -> Generator[Callable[[str], Disk]]:
     """Mount small disks by name."""
     with ExitStack() as stack:
 
-        def mount(name: str) -> Disk:
+        def mount(name: str, size: str = "2m") -> Disk:
             path = tmp_path / name
             path.mkdir(exist_ok=True)
-            options = "mode=700,size=2m,nr_inodes=400"
+            options = f"mode=700,size={size},nr_inodes=400"
             subprocess.run(["mount", "-t", "tmpfs", "-o", options, "none", str(path)], check=True)
             stack.callback(subprocess.run, ["umount", str(path)], check=True)
             return Disk(path)
@@ -147,6 +149,39 @@ def test_a_disk_is_full(
         assert report.counts["system_logs"].deleted.files == len(LOGS)
     else:
         trial.mended()
+
+
+@pytest.mark.parametrize("name", ["backups", "state"])
+def test_a_disk_runs_full_under_two_workers_in_the_middle_of_an_archive(
+    tmp_path: Path, disk: Callable[..., Disk], name: str, monkeypatch: pytest.MonkeyPatch, record_property: Counted
+) -> None:
+    monkeypatch.setattr(planning, "WORTH_WORKERS", 10)
+    monkeypatch.setattr(applying, "WORTH_WORKERS", 10)
+    platform = Platform(tmp_path)
+    small = disk(name, size="32m")  # before the run there is room even for 5,000 blocks
+    platform.config["workers"] = 2
+    platform.config["limits"] |= {"free_space_reserve": 0, "allow_volatile_backup": True, "max_growth": 1_000_000}
+    platform.target("logs")["format"] = "archive"
+    platform.dry()
+    contents = {f"{number % 7}/{number}.log": os.urandom(60) for number in range(5_000)}  # more than a worker's frame
+    for path, content in contents.items():
+        platform.log(path, 40, content.hex())
+    with platform.service() as service:
+        checked = scan_all(service, service.begin(request(run_id="run-into-a-full-disk")))
+        small.fill_blocks(leave=300_000)
+        results = [service.delete(service.back_up(plan)) for plan in checked.plans]
+        report = service.audit(checked, results)
+    record_property("full disks", 1)
+    assert report.status == "failed"
+    assert "No space left on device" in "".join(report.problems)
+    assert files(platform.logs) == contents.keys()
+    small.free()
+    ended = platform.run()
+    assert ended.report.status == "done", ended.problems
+    assert ended.report.counts["system_logs"].deleted.files == len(contents)
+    assert not left_behind(platform.logs, platform.backups)
+    with platform.service() as service:
+        assert service.verify_backups().damaged == ()
 
 
 def test_a_full_root_without_room_for_the_quarantine_deletes_nothing_and_says_so(
