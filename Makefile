@@ -34,7 +34,7 @@ serve: $(READY)  ## Dagster and the page on this machine, until Ctrl-C (keeps ev
 	@DAGSTER_HOME="$${DAGSTER_HOME:-$(CURDIR)/.dagster_home}" $(BIN)/python -m cleanup_dagster.together
 
 test: $(READY)  ## run the tests (ARGS="-k quarantine" for some of them)
-	@$(WITH_HOME) $(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile $(ARGS)
+	@$(WITH_HOME) $(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 prove: $(READY)  ## strike and attack it at every point, as root, and print the numbers (minutes; ARGS="attacks" for a part)
 	@$(WITH_HOME) $(BIN)/python -m tests.reliability.prove $(ARGS)
