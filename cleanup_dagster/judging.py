@@ -147,8 +147,10 @@ def _judge_all(
     keep_last: KeepLast,
     progress: Progress,
 ) -> Iterator[Verdict]:
+    any_last = bool(keep_last)
     for number, candidate in enumerate(candidates, start=1):
-        keep_last.consider(candidate)
+        if any_last:
+            keep_last.consider(candidate)
         verdict = judge(candidate, rules.policies, rules.holds, rules.now_ns, rules.min_age_ns)
         if verdict.delete and candidate.changed_ns >= rules.put_backs.since_ns:
             verdict = _unless_put_back(verdict, collector, directories, rules.put_backs)

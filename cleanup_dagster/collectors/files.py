@@ -31,16 +31,16 @@ class FilesCollector:
 
     def scan(self, root_fd: int, now_ns: int, shard: Shard = EVERYTHING) -> Iterator[Candidate]:
         """Yield what the patterns name in a shard. Names are matched before anything is asked about the file."""
-        target = self.target
+        target, takes_all = self.target, shard == EVERYTHING
         for item in walk(root_fd, recursive=target.recursive, max_depth=target.max_depth, is_own=self._is_own):
             if isinstance(item, Closed):
                 if shard.number == 0 and not self._excludes(to_os(item.path)):
                     yield self._closed(item)
                 continue
-            if not shard.takes(item.directory, item.entry.name):
+            if not takes_all and not shard.takes(item.directory, item.entry.name):
                 continue
             path = join(to_os(item.directory), item.entry.name)  # as people write it, not as it is recorded
-            if self._wanted.fullmatch(path) is None or self._excludes(path):
+            if self._wanted.fullmatch(path) is None or (self._excluded is not None and self._excludes(path)):
                 continue
             candidate = self._candidate(item, now_ns)
             if candidate is not None:
