@@ -260,6 +260,7 @@ class SecurityHeaders:
         "X-Content-Type-Options": "nosniff",
         "Referrer-Policy": "no-referrer",
         "Cross-Origin-Opener-Policy": "same-origin",
+        "Cross-Origin-Resource-Policy": "same-origin",
     }
 
     def __init__(self, app: ASGIApp) -> None:

@@ -15,6 +15,7 @@ from bisect import bisect_right
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Generator, Iterator, Sequence
 from contextlib import contextmanager
+from http import HTTPStatus
 from pathlib import Path
 from queue import LifoQueue
 from typing import Any, NamedTuple
@@ -22,9 +23,12 @@ from typing import Any, NamedTuple
 import msgspec
 
 from cleanup_dagster.retention.models import AgeSource, Candidate, Identity, Reason, Tally, Verdict
+from cleanup_dagster.web.errors import Refusal
 from cleanup_dagster.web.indexing import BLOCK, COLUMNS, ORDERS
 
 _SEARCHES = 8
+#: Searches at work or waiting. Each has one of the forty threads that answer everybody.
+_WAITING = 8
 _NOWHERE = Identity(0, 0, 0, 0, 0, 0, 0)
 
 
@@ -133,6 +137,7 @@ class FileIndex:
             order.sum_up()
         self._found: OrderedDict[tuple[str, tuple[int, ...], str], tuple[array[int], int]] = OrderedDict()
         self._searching = threading.Lock()
+        self._may_wait = threading.BoundedSemaphore(_WAITING)
 
     def remove(self) -> None:
         """Close every connection and remove the file; only when nobody reads any more."""
@@ -174,7 +179,7 @@ class FileIndex:
         `ranked` are the facets that take places among the newest. All of their files are put in order, which takes a
         second for a million: one at a time, as a search.
         """
-        with self._searching, self._connection() as conn:
+        with self._one_search(), self._connection() as conn:
             ((files, size, first),) = conn.execute(
                 "WITH old AS MATERIALIZED (SELECT id, size, since_ns FROM (SELECT id, size, since_ns, files.facet, "  # noqa: S608
                 "row_number() OVER (PARTITION BY target, pipeline ORDER BY since_ns DESC, id DESC) AS place "
@@ -225,7 +230,7 @@ class FileIndex:
         must not wait for processors.
         """
         key = (text.lower(), numbers, sort)
-        with self._searching:
+        with self._one_search():
             if key in self._found:
                 self._found.move_to_end(key)
                 return self._found[key]
@@ -291,6 +296,17 @@ class FileIndex:
             gathered = conn.execute(f"SELECT json_group_array(json(one)) FROM ({query})", values)  # noqa: S608
             ((text,),) = gathered.fetchall()
         return msgspec.json.decode(text)
+
+    @contextmanager
+    def _one_search(self) -> Generator[None]:
+        """Wait for the searches before this one. Raises Refusal when too many wait already."""
+        if not self._may_wait.acquire(blocking=False):
+            raise Refusal(HTTPStatus.SERVICE_UNAVAILABLE, "too many searches at once; try again in a few seconds")
+        try:
+            with self._searching:
+                yield
+        finally:
+            self._may_wait.release()
 
     @contextmanager
     def _connection(self) -> Generator[sqlite3.Connection]:

@@ -11,7 +11,7 @@ from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
-from end_to_end_helpers import PROJECT, Platform, eventually, free_port, run, started
+from end_to_end_helpers import PROJECT, Platform, ask_to_end, eventually, free_port, run, started
 from playwright.sync_api import Browser, Page, ViewportSize, expect, sync_playwright
 from sqlalchemy import URL, create_engine, text
 
@@ -19,7 +19,7 @@ OPERATOR = "operator-token-of-the-browser-tests-0123456789"
 VIEWER = "viewer-token-of-the-browser-tests-9876543210"
 #: A name that would do something if it were ever taken for markup.
 HOSTILE = """operation_<img src=x onerror="document.title='owned'">.json"""
-HOSTILE_PIPELINE = "<script>document.title='owned'</script>"
+HOSTILE_PIPELINE = "<script>document.title='owned'</script>\u202egnp"
 OLD = 60
 _FLAGS = (
     "--no-sandbox",
@@ -70,19 +70,23 @@ class Site:
         self.api("holds", {"pattern": f"{self.platform.ops}/operation_[!{initials}]*", "reason": "another test's"})
 
     def clean(self, *, dry_run: bool) -> str:
-        """Start a cleanup as soon as Dagster has put the last run away, wait for it, and return how it ended."""
+        """Start a cleanup, wait for it, and return how it ended."""
+        return self.finish(self.start(cleanup_type="manual", dry_run=dry_run))
+
+    def start(self, **wanted: object) -> str:
+        """Start a cleanup as soon as Dagster has put the last run away, and return its id."""
         started: list[str] = []
 
         def start() -> bool:
             try:
-                started.append(self.api("run", {"cleanup_type": "manual", "dry_run": dry_run})["run_id"])
+                started.append(self.api("run", wanted)["run_id"])
             except urllib.error.HTTPError as error:
                 if error.code != HTTPStatus.CONFLICT:
                     raise
             return bool(started)
 
-        eventually("a cleanup to start", start, 30, every=1)
-        return self.finish(started[0])
+        eventually("a cleanup to start", start, 30, every=0.5)
+        return started[0]
 
     def finish(self, run_id: str) -> str:
         """Wait for the end of a run, and return how it ended."""
@@ -162,8 +166,8 @@ def site_of(home: Path, database: URL, furnish: Callable[[Platform], None] = fil
     port = free_port()
     web = ("dagster-webserver", "-w", "workspace.yaml", "-h", "127.0.0.1", "-p", str(port))
     with (
-        started(platform, *web) as (_, log),
-        started(platform, "dagster-daemon", "run", "-w", "workspace.yaml"),
+        started(platform, *web) as (webserver, log),
+        started(platform, "dagster-daemon", "run", "-w", "workspace.yaml") as (daemon, _),
         serving(platform, port) as url,
     ):
         eventually(f"an answer of Dagster, see {log}", lambda: _answers(f"http://127.0.0.1:{port}/server_info"), 120)
@@ -171,6 +175,7 @@ def site_of(home: Path, database: URL, furnish: Callable[[Platform], None] = fil
         eventually("Dagster to know the job", lambda: _scanned(site), 60, every=1)
         eventually("the list of files", lambda: site.api("stats")["overview"]["scanned_at"], 30)
         yield site
+        ask_to_end(webserver, daemon)
 
 
 def _scanned(site: Site) -> bool:

@@ -184,6 +184,7 @@ def test_every_answer_carries_the_headers(client: Client) -> None:
         assert "unsafe" not in policy
         assert answered.headers["x-content-type-options"] == "nosniff"
         assert answered.headers["referrer-policy"] == "no-referrer"
+        assert answered.headers["cross-origin-resource-policy"] == "same-origin"
         assert answered.headers["cache-control"] == "no-store"
         assert "server" not in answered.headers
     assert client.get("/static/docs.js").headers["cache-control"] == "no-cache"

@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Callable, Generator
+from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -150,6 +151,21 @@ def test_the_newest_are_counted_in_each_target_for_itself(tmp_path: Path) -> Non
     assert tally.files == 2
     assert [Path(row.path).parent.name for row in examples] == ["one", "two"]
     index.remove()
+
+
+def test_searches_that_wait_leave_threads_for_others(index: FileIndex) -> None:
+    """The forty threads of the page answer everybody; a search of a million files takes one of them for a while."""
+    with ThreadPoolExecutor(12) as threads:
+        with index._searching:  # pyright: ignore[reportPrivateUsage]  as a long search would hold it
+            asked = [
+                threads.submit(index.page, Filter(text=f"never{n}"), "path", 0, 1, descending=False) for n in range(12)
+            ]
+            eventually("four are refused", lambda: sum(one.done() for one in asked) == 4)
+            assert index.page(Filter(), "path", 0, 1, descending=False).matching.files == FILES
+        refused = [error for one in asked if (error := one.exception(30))]
+    assert {(str(error), getattr(error, "status", None)) for error in refused} == {
+        ("too many searches at once; try again in a few seconds", 503)
+    }
 
 
 def test_what_was_deleted_since_is_left_out_and_a_torn_manifest_counts_up_to_its_tear(tmp_path: Path) -> None:

@@ -10,12 +10,13 @@ import time
 import warnings
 from collections.abc import Generator
 from contextlib import contextmanager
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
 import end_to_end_helpers as real
 import httpx
-from httpx import Client
+from httpx import Client, Response
 from sqlalchemy import make_url
 from web_helpers import API, OPERATOR, ORIGIN, VIEWER, asking, bearer, eventually
 
@@ -35,6 +36,14 @@ def page(platform: real.Platform) -> Generator[Client]:
     settings = load_settings({**platform.environment, **_TOKENS})
     with asking(create_app(settings, tokens_of(settings)), ORIGIN, headers=bearer(OPERATOR)) as client:
         yield client
+
+
+def _asked_by_nobody(client: Client, path: str) -> Response:
+    token = client.headers.pop("Authorization")
+    try:
+        return client.get(path)
+    finally:
+        client.headers["Authorization"] = token
 
 
 def status_of(client: Client, run_id: str) -> str:
@@ -58,6 +67,8 @@ def test_a_whole_cleanup_over_the_api(tmp_path: Path) -> None:
             dry = _queue_one(platform, client)
             with real.started(platform, "dagster-daemon", "run", "-w", "workspace.yaml"):
                 _clean_and_undo(platform, client, dry)
+            _look_at_the_figures(client)
+            _start_the_schedule(client, port)
         eventually("it is gone", lambda: client.get("/readyz").status_code == 503)
         assert status_of(client, dry) == "done"
 
@@ -122,6 +133,46 @@ def _clean_and_undo(platform: real.Platform, client: Client, dry: str) -> None:
     assert kinds == [("restore", False), ("cleanup", False), ("cleanup", True)]
 
 
+def _look_at_the_figures(client: Client) -> None:
+    """What Prometheus gets after one live run: with a viewer's token, and without one nothing."""
+    assert _asked_by_nobody(client, "/metrics").status_code == 401
+    scraped = client.get("/metrics", headers=bearer(VIEWER)).text
+    figures = dict(line.rsplit(" ", 1) for line in scraped.splitlines() if line and line[0] != "#")
+    for name, value in {
+        "cleanup_up": 1,
+        "cleanup_dagster_up": 1,
+        'cleanup_runs_total{mode="live",status="done",type="manual"}': 1,
+        'cleanup_runs_total{mode="live",status="done",type="restore"}': 1,
+        'cleanup_deleted_files_total{data_type="completed_operations"}': 1,
+        'cleanup_failed_files_total{data_type="completed_operations"}': 0,
+    }.items():
+        assert float(figures[name]) == value, name
+    assert float(figures['cleanup_deleted_bytes_total{data_type="dbt_logs"}']) > 0
+    assert 0 < time.time() - float(figures["cleanup_last_success_timestamp_seconds"]) < 300
+    assert float(figures["cleanup_free_bytes"]) > float(figures["cleanup_backup_bytes"]) > 0
+
+
+def _start_the_schedule(client: Client, dagster_port: int) -> None:
+    """Nothing is due until somebody starts the schedule in Dagster; then the page says when."""
+    overview = client.get(f"{API}/stats").json()["overview"]
+    assert (overview["schedule_running"], overview["next_run"]) == (False, None)
+    selector = {
+        "repositoryName": "__repository__",
+        "repositoryLocationName": "cleanup_dagster",
+        "scheduleName": "cleanup_daily",
+    }
+    start = "mutation S($s: ScheduleSelector!) { startSchedule(scheduleSelector: $s) { __typename } }"
+    asked = {"query": start, "variables": {"s": selector}}
+    answered = httpx.post(f"http://127.0.0.1:{dagster_port}/graphql", json=asked, timeout=30).json()
+    assert answered["data"]["startSchedule"]["__typename"] == "ScheduleStateResult"
+
+    def due() -> str | None:
+        return client.get(f"{API}/stats").json()["overview"]["next_run"]
+
+    due_at = datetime.fromisoformat(eventually("it is due", due, 30).replace("Z", "+00:00"))
+    assert timedelta(0) < due_at - datetime.now(timezone.utc) <= timedelta(days=1)
+
+
 def test_a_database_that_goes_away_and_comes_back(tmp_path: Path) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # it looks for XDG_RUNTIME_DIR while being imported
@@ -142,6 +193,7 @@ def test_a_database_that_goes_away_and_comes_back(tmp_path: Path) -> None:
     try:
         with page(platform) as client:
             began = time.monotonic()
+            assert _state_of_the_database(client) == "does not answer"
             away = client.get(f"{API}/stats")
             assert (away.status_code, away.json()["success"], "Traceback" in away.text) == (503, False, False)
             assert "cleanup_up 0.0" in client.get("/metrics").text
@@ -151,6 +203,7 @@ def test_a_database_that_goes_away_and_comes_back(tmp_path: Path) -> None:
             for _ in range(2):
                 server = get_server(data / "data", cleanup_mode="stop")
                 eventually("it is back", lambda: client.get(f"{API}/stats").status_code == 200)
+                assert _state_of_the_database(client) == "ok"
                 assert (
                     client.post(f"{API}/policies", json={"data_type": "dbt_logs", "retention_days": 8}).status_code
                     == 200
@@ -159,9 +212,17 @@ def test_a_database_that_goes_away_and_comes_back(tmp_path: Path) -> None:
                 assert client.get(f"{API}/stats").status_code == 503
                 change = client.post(f"{API}/policies", json={"data_type": "dbt_logs", "retention_days": 9})
                 assert change.status_code == 503
+                assert _state_of_the_database(client) == "does not answer"
     finally:
         server.cleanup()
         shutil.rmtree(data)
+
+
+def _state_of_the_database(client: Client) -> str:
+    """Ask as a probe does, without a token. Dagster is away in this test."""
+    answered = _asked_by_nobody(client, "/readyz")
+    assert (answered.status_code, answered.json()["dagster"]) == (503, "does not answer")
+    return answered.json()["database"]
 
 
 def test_dagster_and_the_page_are_served_together_and_end_together(tmp_path: Path) -> None:

@@ -1,14 +1,19 @@
 """The page as people use it, in Chromium, on real processes that all tests share: what changes files stands later."""
 
+import json
+import os
 import re
+import signal
 import tempfile
+import time
+import urllib.error
 from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from end_to_end_helpers import Platform, free_port, run
+from end_to_end_helpers import Platform, eventually, free_port, run
 from page_site import (
     HOSTILE,
     OLD,
@@ -78,6 +83,7 @@ def test_names_of_files_are_shown_and_never_obeyed(visitor: Visitor) -> None:
     expect(row).to_have_count(1)
     expect(row).to_contain_text(HOSTILE.replace("\\", ""))
     expect(row).to_contain_text("<script>")
+    expect(row).to_contain_text(r"\u202egnp")
     row.get_by_role("button").click()
     expect(page.locator("#drawer")).to_contain_text(HOSTILE)
     assert page.locator("img:not([src^='/static/'])").count() == 0
@@ -313,6 +319,50 @@ def test_chosen_files_are_put_back_and_a_hold_is_placed_and_removed(site: Site, 
     row.get_by_role("button", name="Remove").click()
     page.get_by_role("dialog").get_by_role("button", name="Remove").click()
     expect(row).to_have_count(0)
+
+
+def test_a_run_at_work_shows_how_far_it_is(site: Site, visitor: Visitor) -> None:
+    """Its process is stopped for a moment, so that there is one to look at it."""
+    many = 1_300
+    for number in range(many):
+        site.platform.put(site.platform.ops / f"operation_m{number}.json", f'{{"status": "failed", "n": {number}}}', 30)
+    site.hold_all_but("m")
+    run_id = site.start(cleanup_type="emergency", dry_run=False)
+    eventually("it works", lambda: site.api(f"runs/{run_id}")["run"]["status"] == "running", 60, every=0.05)
+    ((pid,),) = site.ask("SELECT pid FROM cleanup_runs WHERE status = 'running'")
+    try:
+        eventually("figures", lambda: _stopped_with_figures(site, run_id, pid), 60, every=0.05)
+        progress = site.api(f"runs/{run_id}")["progress"]
+        assert (progress["target"], progress["of"]) == ("operations", many)
+        assert 0 < progress["done"] <= many
+        assert progress["rate"] > 0
+        assert progress["remaining_s"] is not None
+        page = visitor.log_in()
+        strip = page.get_by_role("region", name="Run in progress")
+        said = r"Emergency cleanup · (Backing up|Deleting) in operations *[1-9][\d,]* of 1,300 files · [\d,]+ a second"
+        expect(strip).to_have_text(re.compile(said))
+        expect(strip.get_by_role("progressbar")).to_be_visible()
+        with pytest.raises(urllib.error.HTTPError) as second:
+            site.api("run", {"cleanup_type": "manual", "dry_run": True})
+        assert (second.value.code, json.load(second.value)["run_id"]) == (409, run_id)
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    assert site.finish(run_id) == "done"
+    expect(strip).to_be_hidden()
+    assert not list(site.platform.ops.glob("operation_m*"))
+
+
+def _stopped_with_figures(site: Site, run_id: str, pid: int) -> bool:
+    """Once the run knows how many files there are, stop it for longer than it lets pass between two notes."""
+    progress = site.api(f"runs/{run_id}")["progress"]
+    if not progress or not progress["of"]:
+        return False
+    os.kill(pid, signal.SIGSTOP)
+    if progress["done"]:
+        return True
+    time.sleep(2.1)
+    os.kill(pid, signal.SIGCONT)
+    return False
 
 
 def test_a_keyboard_is_enough(site: Site, visitor: Visitor) -> None:

@@ -1,5 +1,10 @@
 // Elements from data. Strings become text nodes and nothing here parses markup: a file's name stays a name.
 
+const UNSEEN = /[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u061c\u200b-\u200f\u202a-\u202e\u2060-\u2069\ufeff]/g;
+
+/** Return text with what turns other text around or hides in it written out: a file may say anything of itself. */
+const seen = (text) => text.replace(UNSEEN, (one) => `\\u${one.charCodeAt(0).toString(16).padStart(4, "0")}`);
+
 /** Return a new element. `on…` properties are listeners; null, undefined and false leave a property or child out. */
 export function h(tag, properties = {}, ...children) {
   const element = document.createElement(tag);
@@ -8,7 +13,8 @@ export function h(tag, properties = {}, ...children) {
     if (name.startsWith("on")) element.addEventListener(name.slice(2), value);
     else element.setAttribute(name, value === true ? "" : String(value));
   }
-  element.append(...children.flat(3).filter((child) => child !== null && child !== undefined && child !== false));
+  const shown = children.flat(3).filter((child) => child !== null && child !== undefined && child !== false);
+  element.append(...shown.map((child) => (child instanceof Node ? child : seen(String(child)))));
   return element;
 }
 
