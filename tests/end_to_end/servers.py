@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 import dagster as dg
 from dagster_graphql import DagsterGraphQLClient, DagsterGraphQLClientError
-from end_to_end_helpers import Platform, eventually, free_port, run, started
+from end_to_end_helpers import Platform, ask_to_end, eventually, free_port, run, started
 
 ENDED = {dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED}
 
@@ -19,7 +19,8 @@ def servers(platform: Platform) -> Generator[DagsterGraphQLClient]:
     assert prepared.returncode == 0, prepared.output
     port = free_port()
     web = ("dagster-webserver", "-w", "workspace.yaml", "-h", "127.0.0.1", "-p", str(port))
-    with started(platform, *web) as (_, log), started(platform, "dagster-daemon", "run", "-w", "workspace.yaml"):
+    daemon = ("dagster-daemon", "run", "-w", "workspace.yaml")
+    with started(platform, *web) as (serving, log), started(platform, *daemon) as (firing, _):
         answers: list[DagsterGraphQLClient] = []
 
         def ready() -> bool:
@@ -33,3 +34,4 @@ def servers(platform: Platform) -> Generator[DagsterGraphQLClient]:
 
         eventually(f"an answer of the webserver, see {log}", ready, seconds=120)
         yield answers[-1]
+        ask_to_end(serving, firing)
