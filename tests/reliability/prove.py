@@ -39,17 +39,18 @@ PARTS = {
     "control": [[_FAULTS, "-k", "power_cut_loses"]],
     **{f"cuts-{name}": [[f"{_STRUCK}[power cut {kind}]"]] for name, kind in _CUTS.items()},
     **{f"archives-{name}": [[f"{_STRUCK}[power cut {kind}, archive]"]] for name, kind in _CUTS.items()},
-    "kills": [
-        [_FAULTS, "-k", "not power and not archive"],
-        [_FAULTS, "-k", "not power and archive"],
-        ["collectors/test_deletion_faults.py", "service/test_service_recovery.py"],
+    "kills-protocol": [
+        ["collectors/test_deletion_faults.py"],
+        ["service/test_service_recovery.py"],
         ["run_history/test_run_history_killed.py"],
     ],
+    "kills-service": [[_FAULTS, "-k", "not power and not archive"], [_FAULTS, "-k", "not power and archive"]],
     "mutations": [["reliability/test_reliability_mutations.py", "-n", "2"]],
     "attacks": [["reliability/test_reliability_attackers.py", "collectors/test_deletion_races.py"]],
     "outages": [
         ["service/test_service_database_loss.py"],
         [
+            "undo/test_undo_restore_batches.py",
             "reliability/test_reliability_disk_full.py",
             "reliability/test_reliability_durability.py",
             "reliability/test_reliability_protocol.py",
@@ -67,7 +68,7 @@ ROWS = {
     "power cuts": (("cuts", "archives"), "power cut at a call of a run, on ext4"),
     "kills": (("kills",), "kill -9 at a call of a run"),
     "errors": (("kills",), "a call fails: EIO ENOSPC EDQUOT EACCES EROFS EMFILE"),
-    "kills and errors in recovery": (("kills",), "struck again while recovering from a kill"),
+    "kills and errors in recovery": (("kills-protocol",), "struck again while recovering from a kill"),
     "full disks": (("outages",), "a disk runs full between two steps"),
     "lost databases": (("outages",), "Postgres is killed, hangs or refuses between two steps"),
     "attacks": (("attacks",), "moves of attackers who swap, link, mount, append"),
