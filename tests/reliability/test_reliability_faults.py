@@ -56,8 +56,8 @@ _KINDS = [
 _ARCHIVES = {"power-all-but-copies", "kill", "error"} if os.environ.get("PROVE") != "all" else {k[0] for k in _KINDS}
 
 
-#: Under `make prove`, too, of these only so many: a fifth of the errors, of which the protocol gets all, and half of the
-#: second cuts.
+#: Under `make prove`, too, of these only so many: a fifth of the errors (the protocol alone gets all of them), and half
+#: of the second cuts.
 _MOST = {"power-again": 60, "error": 400}
 
 
