@@ -20,8 +20,20 @@ def test_ci_fails_when_all_tests_that_need_root_skip(
     code = "".join(text.format(name=number) for number, text in enumerate(tests))
     (tmp_path / "test_of_ci.py").write_text(f"import pytest\n{code}")
     (tmp_path / "pytest.ini").write_text("[pytest]\nmarkers =\n    needs_root: as root\n")
-    command = [sys.executable, "-m", "pytest", "-p", "root_was_tested", "-p", "no:cacheprovider", "-n", processes]
-    environment = {**os.environ, "PYTHONPATH": str(_CI), "PYTEST_ADDOPTS": ""}
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-p",
+        "xdist.plugin",
+        "-p",
+        "root_was_tested",
+        "-p",
+        "no:cacheprovider",
+        "-n",
+        processes,
+    ]
+    environment = {**os.environ, "PYTHONPATH": str(_CI), "PYTEST_ADDOPTS": "", "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
     for variable in [name for name in environment if name.startswith("PYTEST_XDIST")]:
         del environment[variable]
     finished = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
