@@ -4,22 +4,26 @@ Dagster's storage is open to the jobs alone, so nothing is judged anew here; a d
 """
 
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
-from cleanup_dagster.backups.manifest import Header, read_header, read_manifest
+from cleanup_dagster.backups.manifest import Header, ManifestError, read_header, read_manifest
 from cleanup_dagster.database.engine import reading
 from cleanup_dagster.database.policies import load_policies
+from cleanup_dagster.database.run_targets import KeptBackups
 from cleanup_dagster.explaining import Copy, Explanation, OutsideError
 from cleanup_dagster.filesystem.names import to_text
 from cleanup_dagster.installation import Installation
 from cleanup_dagster.inventory import kept_backups
 from cleanup_dagster.planning import within_limits
-from cleanup_dagster.retention.models import NS_PER_DAY, Reason, Receipt, Verdict
+from cleanup_dagster.retention.models import NS_PER_DAY, Outcome, Reason, Receipt, State, Verdict
 from cleanup_dagster.retention.rules import sentence
 from cleanup_dagster.retention.times import from_ns
 from cleanup_dagster.run_history.eligibility import is_run_id, run_id_of
 from cleanup_dagster.run_history.store import ROOT
 from cleanup_dagster.run_history.target import RunsTarget
+
+_PURGED = "it was purged; should it have been restored since, the next plan knows it again"
 
 
 def run_named(typed: str) -> str | None:
@@ -43,7 +47,7 @@ def explain_run(installation: Installation, run_id: str) -> Explanation:
             raise OutsideError(
                 f"no plan that is still kept has judged run {run_id}; make one with `cleanup-operations plan`"
             )
-        return Explanation(run_id, False, "it was purged", target.name, copies=copies)
+        return Explanation(run_id, False, _PURGED, target.name, copies=copies)
     header, verdict = planned
     with reading(installation.database) as conn:
         policy = within_limits(load_policies(conn), target).get(verdict.candidate.data_type)
@@ -55,12 +59,14 @@ def explain_run(installation: Installation, run_id: str) -> Explanation:
 
 def _newest_verdict(installation: Installation, target: RunsTarget, run_id: str) -> tuple[Header, Verdict] | None:
     plans = (installation.state.path / "plans").glob(f"*/{target.name}.jsonl.zst")
-    headers = [(path, read_header(path)) for path in plans]
-    for path, header in sorted(headers, key=lambda one: -one[1].made_at_ns):
-        for verdict in read_manifest(path, Verdict):
-            if run_id_of(verdict.candidate.path) == run_id:
-                return header, verdict
-    return None
+    found: tuple[Header, Verdict] | None = None
+    for path in plans:
+        with suppress(ManifestError):  # one that is being written at this moment
+            header = read_header(path)
+            if found is None or header.made_at_ns > found[0].made_at_ns:
+                named = (v for v in read_manifest(path, Verdict) if run_id_of(v.candidate.path) == run_id)
+                found = next(((header, verdict) for verdict in named), found)
+    return found
 
 
 def _due_ns(verdict: Verdict, target: RunsTarget) -> int | None:
@@ -83,5 +89,15 @@ def _copies(installation: Installation, run_id: str) -> Iterator[Copy]:
                     kept.run_started_ns + retention_ns,
                 )
                 for receipt in read_manifest(Path(kept.manifest), Receipt)
-                if run_id_of(receipt.path) == run_id
+                if run_id_of(receipt.path) == run_id and _went(installation, kept, receipt)
             )
+
+
+def _went(installation: Installation, kept: KeptBackups, receipt: Receipt) -> bool:
+    """Tell whether the run of cleanup deleted what it had archived: it may have left it after all."""
+    outcomes = installation.state.all_outcomes(kept.run_id, kept.target)
+    return any(
+        outcome.number == receipt.number and outcome.state is State.DELETED
+        for manifest in outcomes
+        for outcome in read_manifest(manifest, Outcome, torn=True)
+    )

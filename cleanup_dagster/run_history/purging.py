@@ -29,6 +29,7 @@ from cleanup_dagster.collectors.deletion import Totals
 from cleanup_dagster.database import run_targets
 from cleanup_dagster.database.engine import reading
 from cleanup_dagster.database.holds import load_holds
+from cleanup_dagster.filesystem.identity import identify
 from cleanup_dagster.handles import BackedUp, Deleted, Plan, counts_of, merge, total
 from cleanup_dagster.installation import Installation, Progress, RunRefusedError
 from cleanup_dagster.retention.holds import HoldMatcher
@@ -138,9 +139,8 @@ def _archive(
             unreadable[run_id] = str(error)
             continue
         scratch.flush()
-        size = scratch.tell()
         os.lseek(scratch.fileno(), 0, os.SEEK_SET)
-        staged[run_id] = archive.stage(scratch.fileno(), size, paths[run_id])
+        staged[run_id] = archive.stage(scratch.fileno(), identify(os.fstat(scratch.fileno())), paths[run_id])
     archive.make_durable(staged.values())
     return staged, unreadable
 
