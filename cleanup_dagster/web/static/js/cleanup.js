@@ -197,6 +197,8 @@ async function dryRun() {
       if (!isOver(detail.run)) return;
       control.disabled = false;
       if (detail.run.status === "done") {
+        plan = null; // the one that is still shown can be run no more; the new one follows
+        offer();
         place.replaceChildren();
         location.hash = `cleanup/${started.run_id}`;
       } else place.replaceChildren(notice("bad", `The dry run ended ${detail.run.status}. `, detail.run.message));
