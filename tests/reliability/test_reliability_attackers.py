@@ -72,9 +72,10 @@ def platform(place: Path) -> Platform:
 
 
 #: Keeps five expired files there, and exchanges them with something that is none. Each exchange changes their ctime, so
-#: without a pause now and then no run would ever take one.
+#: without a pause now and then no run would ever take one. The pauses grow: on a busy machine a run takes seconds.
 EXCHANGE = """
 thing = place + "/special/thing"
+began = time.monotonic()
 for turn in itertools.count():
     if not running():
         break
@@ -91,7 +92,7 @@ for turn in itertools.count():
         time.sleep(random.random() / 500)
         exchange(f"{root}/f{number}", thing)
     if turn % 20 == 0:
-        time.sleep(random.random())
+        time.sleep(random.random() * (1 + (time.monotonic() - began) / 5))
 print(turn)
 """
 
