@@ -305,7 +305,7 @@ MUTATIONS = [
     Mutation(
         "the look for the copies before a batch",
         "applying.py",
-        "        _require_backups(intent)\n",
+        "        require_backups(intent)\n",
         "",
         "service/test_service_hostile.py::test_copies_that_vanish_in_mid_run_stop_the_deletion",
     ),
