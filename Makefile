@@ -69,14 +69,17 @@ clean:  ## remove the virtual environment and every cache
 	rm -rf $(VENV) .pytest_cache .ruff_cache .hypothesis .import_linter_cache dist build
 	find cleanup_dagster tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
-# The stamp is written last, so that an installation that broke off is made again.
+# The stamp is written last. An installation that broke off is made anew: pip stumbles over what is left of one.
 $(READY): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { \
 	echo "cleanup_dagster needs Python 3.10 or newer, and $(PYTHON) is older or missing. Try: make PYTHON=python3.12"; exit 1; }
 	@echo "Setting up $(VENV) with the versions in requirements.lock. The first time takes a minute or two."
+	@test ! -e $(VENV)/.installing || rm -rf $(VENV)
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || { \
 	echo "Python's venv module did not work; on Debian and Ubuntu: apt install python3-venv"; rm -rf $(VENV); exit 1; }
+	@touch $(VENV)/.installing
 	@$(PIP) install --quiet --require-hashes -r requirements.lock
 	@$(PIP) install --quiet --no-deps --no-build-isolation -e .
+	@rm $(VENV)/.installing
 	@touch $(READY)
 	@echo "Ready."
