@@ -15,7 +15,7 @@ from cleanup_dagster.backups.files import BackupError, FileBackups
 from cleanup_dagster.collectors import deletion
 from cleanup_dagster.filesystem import syscalls
 from cleanup_dagster.filesystem.quarantine import Quarantine
-from cleanup_dagster.retention.models import Hold, Outcome, Reason, State, Tally, Verdict
+from cleanup_dagster.retention.models import Hold, Identity, Outcome, Reason, State, Tally, Verdict
 
 Take = Callable[[Quarantine, int, str, str], None]
 
@@ -295,8 +295,8 @@ def test_changed_while_it_is_copied(
     verdicts = platform.verdicts()
     stage = FileBackups.stage
 
-    def slowly(self: FileBackups, source: int, size: int, path: str) -> object:
-        staged = stage(self, source, size, path)
+    def slowly(self: FileBackups, source: int, identity: Identity, path: str) -> object:
+        staged = stage(self, source, identity, path)
         drift(file)
         return staged
 
