@@ -8,6 +8,7 @@ import pytest
 from service_helpers import EMERGENCY, Platform, files, left_behind
 
 from cleanup_dagster.backups import files as store
+from cleanup_dagster.filesystem import flushing
 
 NOBODY = 65_534
 
@@ -129,6 +130,7 @@ def test_a_disk_that_fails_while_copying_deletes_nothing_and_leaves_no_copies(
 
     with monkeypatch.context() as patch:
         patch.setattr(store, "os", FailingOs())
+        patch.setattr(flushing, "os", FailingOs())
         ended = platform.run()
     assert len(files(platform.logs)) == 200
     assert ended.report.status == "failed"
