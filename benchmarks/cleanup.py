@@ -348,13 +348,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--files", type=int, default=200_000, help="expired files, and as many fresh ones")
     parser.add_argument("--layout", choices=["flat", "nested"], help="default: both")
-    parser.add_argument("--only", help="cases, by the beginning of their names, separated by semicolons")
+    parser.add_argument("--only", help="cases, by their names or the beginning of them, separated by semicolons")
     parser.add_argument("--json", type=Path, help="gather the results in this file")
     parser.add_argument("--place", type=Path, help="where to work; the tree stays there for the next time")
     asked = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("stopped"))  # so that what is mounted is unmounted
     wanted = [name.strip() for name in asked.only.split(";")] if asked.only else [""]
-    cases = [case for case in CASES if case.startswith(tuple(wanted))]
+    cases = [
+        case for case in CASES if any(case == name or (name not in CASES and case.startswith(name)) for name in wanted)
+    ]
     known: dict[str, Any] = json.loads(asked.json.read_text()) if asked.json and asked.json.exists() else {}
     console = Console()
     for layout in [asked.layout] if asked.layout else ["nested", "flat"]:
