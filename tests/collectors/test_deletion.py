@@ -14,6 +14,7 @@ from deletion_helpers import DATA_TYPE, NOBODY, QUARANTINE, Platform, other_proc
 from cleanup_dagster.backups.files import BackupError, FileBackups
 from cleanup_dagster.collectors import deletion
 from cleanup_dagster.filesystem import syscalls
+from cleanup_dagster.filesystem.busy import OpenCheck
 from cleanup_dagster.filesystem.quarantine import Quarantine
 from cleanup_dagster.retention.models import Hold, Identity, Outcome, Reason, State, Tally, Verdict
 
@@ -300,7 +301,11 @@ def test_changed_while_it_is_copied(
         drift(file)
         return staged
 
+    def unclaimed(_: int) -> OpenCheck:  # for a lease the writer would wait, 45 s
+        return OpenCheck.NONE
+
     monkeypatch.setattr(FileBackups, "stage", slowly)
+    monkeypatch.setattr(deletion, "claim", unclaimed)
     platform.back_up(verdicts)
     assert states(platform.skipped()) == {"a.log": (State.DRIFTED, detail)}
     assert platform.copies() == {}
