@@ -33,6 +33,7 @@ from sqlalchemy.engine.default import DefaultDialect
 from zstandard import ZstdDecompressor, ZstdError
 
 from cleanup_dagster.backups.files import FileBackups
+from cleanup_dagster.backups.manifest import ManifestError
 from cleanup_dagster.backups.packed import ArchiveBackups
 from cleanup_dagster.collectors import deletion
 from cleanup_dagster.database.engine import open_engine
@@ -199,7 +200,11 @@ class Trial:
     def _unrestorable(self, deleted: set[str], *, synced: bool) -> Generator[str]:
         with self.platform.service() as service:
             for backups in service.backups():
-                report = service.restore(RestoreRequest(str(uuid.uuid4()), backups.run_id, "bob", dry_run=False))
+                try:
+                    report = service.restore(RestoreRequest(str(uuid.uuid4()), backups.run_id, "bob", dry_run=False))
+                except ManifestError as error:
+                    yield f"nothing can be restored: {error}"
+                    continue
                 # A copy of what was then left in place is no backup of anything gone.
                 yield from (p for p in report.problems if "a newer file has the name" not in p)
         files = _contents(self.home / "logs")
