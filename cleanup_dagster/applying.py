@@ -152,8 +152,8 @@ def commit_intent(installation: Installation, plan: Plan, receipts: ManifestRef,
             )
     except DatabaseUnavailable:
         with reading(installation.database) as conn:
-            found = [i for i in run_targets.intents(conn, run_id) if i.target == plan.target]
-        committed = bool(found) and found[0].sha256 == receipts.sha256
+            intent = run_targets.intent_of(conn, run_id, plan.target)
+        committed = intent is not None and intent.sha256 == receipts.sha256
     if not committed:
         raise RunRefusedError(f"run {run_id} was ended from outside, so its intent was not taken")
 
@@ -162,8 +162,8 @@ def withdraw(installation: Installation, plan: Plan) -> None:
     """Remove the copies of a target whose backup failed. Raises unless it is known that no intent was committed."""
     run_id = plan.run.request.run_id
     with reading(installation.database) as conn:
-        promised = [i for i in run_targets.intents(conn, run_id) if i.target == plan.target]
-    if promised:
+        promised = run_targets.intent_of(conn, run_id, plan.target)
+    if promised is not None:
         raise ManifestError(f"the intent of {plan.target} is in the database")
     discard_target(installation, run_id, plan.target)
 
@@ -171,15 +171,30 @@ def withdraw(installation: Installation, plan: Plan) -> None:
 def settle_now(installation: Installation, plan: Plan) -> Settled:
     """Account for a deletion that broke off in this run. Raises as `settle_target` does, and DatabaseUnavailable."""
     with reading(installation.database) as conn:
-        found = [i for i in run_targets.intents(conn, plan.run.request.run_id) if i.target == plan.target]
+        intent = run_targets.intent_of(conn, plan.run.request.run_id, plan.target)
         active_holds = load_holds(conn)
-    if not found:
+    if intent is None:
         return Settled({})
     now_ns = installation.clock()
     if is_runs_root(plan.root):
         with installation.run_store() as store:
-            return settle_runs(installation.state, found[0], store, now_ns)
-    return settle_target(installation.state, found[0], HoldMatcher(active_holds, to_text(plan.root), now_ns), now_ns)
+            return settle_runs(installation.state, intent, store, now_ns)
+    return settle_target(installation.state, intent, HoldMatcher(active_holds, to_text(plan.root), now_ns), now_ns)
+
+
+def committed_intent(installation: Installation, plan: Plan, receipts: ManifestRef) -> Intent:
+    """Return the promise to carry out `receipts`, under the live lock: without it nothing may be taken.
+
+    Raises RunRefusedError when the database does not know these receipts, ManifestError when they are not the bytes
+    that were promised, else as `Installation.require_live` does.
+    """
+    installation.require_live(plan.run)
+    with reading(installation.database) as conn:
+        intent = run_targets.intent_of(conn, plan.run.request.run_id, plan.target)
+    if intent is None or intent.sha256 != receipts.sha256:
+        raise RunRefusedError(f"the intent of {plan.target} is not the one in the database; nothing of it was deleted")
+    verify_manifest(receipts)
+    return intent
 
 
 def delete_target(installation: Installation, backed_up: BackedUp, progress: Progress) -> Deleted:
@@ -191,13 +206,8 @@ def delete_target(installation: Installation, backed_up: BackedUp, progress: Pro
     plan, receipts = backed_up.plan, backed_up.receipts
     if receipts is None:
         return Deleted(plan, backed_up.copied, backed_up.counts)
-    installation.require_live(plan.run)
+    intent = committed_intent(installation, plan, receipts)
     run_id, state = plan.run.request.run_id, installation.state
-    with reading(installation.database) as conn:
-        intent = next((i for i in run_targets.intents(conn, run_id) if i.target == plan.target), None)
-    if intent is None or intent.sha256 != receipts.sha256:
-        raise RunRefusedError(f"the intent of {plan.target} is not the one in the database; nothing of it was deleted")
-    verify_manifest(receipts)
     alive = with_heartbeat(installation, plan, progress)
 
     def current_holds() -> HoldMatcher:

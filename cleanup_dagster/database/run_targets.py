@@ -156,6 +156,11 @@ def intents(conn: Connection, run_id: str) -> list[Intent]:
     ]
 
 
+def intent_of(conn: Connection, run_id: str, target: str) -> Intent | None:
+    """Return the run's committed intent in one target, finished or not; None where it promised nothing."""
+    return next((intent for intent in intents(conn, run_id) if intent.target == target), None)
+
+
 def list_targets(conn: Connection, run_id: str) -> list[TargetRecord]:
     """Return what a live run planned and did, target by target."""
     rows = conn.execute(select(cleanup_run_targets).where(_TARGETS.run_id == run_id).order_by(_TARGETS.target))

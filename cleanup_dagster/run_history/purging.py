@@ -15,7 +15,7 @@ from typing import BinaryIO
 
 from msgspec import structs
 
-from cleanup_dagster.applying import commit_intent, header_of, require_backups, with_heartbeat
+from cleanup_dagster.applying import commit_intent, committed_intent, header_of, require_backups, with_heartbeat
 from cleanup_dagster.backups.files import Staged, open_file_backups
 from cleanup_dagster.backups.manifest import (
     Kind,
@@ -26,7 +26,6 @@ from cleanup_dagster.backups.manifest import (
 )
 from cleanup_dagster.backups.packed import ArchiveBackups, archive_name
 from cleanup_dagster.collectors.deletion import Totals
-from cleanup_dagster.database import run_targets
 from cleanup_dagster.database.engine import reading
 from cleanup_dagster.database.holds import load_holds
 from cleanup_dagster.filesystem.identity import identify
@@ -204,14 +203,9 @@ def delete_runs(
     plan, receipts = backed_up.plan, backed_up.receipts
     if receipts is None:
         return Deleted(plan, backed_up.copied, backed_up.counts)
-    installation.require_live(plan.run)
+    intent = committed_intent(installation, plan, receipts)
     _same_instance(store, plan.root)
     run_id, state = plan.run.request.run_id, installation.state
-    with reading(installation.database) as conn:
-        intent = next((i for i in run_targets.intents(conn, run_id) if i.target == plan.target), None)
-    if intent is None or intent.sha256 != receipts.sha256:
-        raise RunRefusedError(f"the intent of {plan.target} is not the one in the database; nothing of it was deleted")
-    verify_manifest(receipts)
     totals = Totals()
     alive = with_heartbeat(installation, plan, progress)
     budget = _Budget(target.time_budget)

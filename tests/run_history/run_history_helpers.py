@@ -9,7 +9,7 @@ import shutil
 import sqlite3
 import time
 import uuid
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -257,14 +257,23 @@ class Shop:
             installation.close()
             engine.dispose()
 
-    def clean(self, *, dry: bool = False, plan: str = "", run_id: str = "", **how: Any) -> Report:
+    def clean(
+        self,
+        *,
+        dry: bool = False,
+        plan: str = "",
+        run_id: str = "",
+        before_deleting: Callable[[], object] = lambda: None,
+        **how: Any,
+    ) -> Report:
         """Do what the job does, without the events that Dagster writes for every step of it."""
         asked = Request(run_id or str(uuid.uuid4()), CleanupType.MANUAL, dry, "alice", plan=plan, **how)
         with self.service() as service:
             run = service.begin(asked)
             checked = service.check(run, [service.scan(run, target) for target in run.targets])
-            results = [service.delete(service.back_up(plan)) for plan in checked.plans] if checked.may_delete else []
-            return service.audit(checked, results)
+            backed_up = [service.back_up(plan) for plan in checked.plans] if checked.may_delete else []
+            before_deleting()
+            return service.audit(checked, [service.delete(one) for one in backed_up])
 
     def restore(self, of_run: str, *paths: str, dry: bool = False) -> RestoreReport:
         with self.service() as service:

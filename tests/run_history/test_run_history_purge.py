@@ -161,24 +161,43 @@ def test_a_run_that_was_executed_again_meanwhile_stays(shop: Shop, ids: dict[str
     ],
 )
 def test_what_changes_between_archive_and_purge_stays(
-    shop: Shop, ids: dict[str, str], monkeypatch: pytest.MonkeyPatch, statement: str, state: str, said: str
+    shop: Shop, ids: dict[str, str], statement: str, state: str, said: str
 ) -> None:
-    delete = CleanupService.delete
     run = ids["export"]
 
-    def change_first(service: CleanupService, *args: object) -> object:
+    def change() -> None:
         shop.sql("DELETE FROM run_tags WHERE run_id = '" + run + "'") if "DELETE FROM runs" in statement else None
         shop.sql(statement.format(run=run, kept=ids["new daily"]))
-        return delete(service, *args)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(CleanupService, "delete", change_first)
-    purged = shop.clean()
+    purged = shop.clean(before_deleting=change)
 
     assert purged.status == "done", purged.problems
     found, detail = outcomes(shop)[run]
     assert (found, said in detail) == (state, True), detail
     assert (run in shop.run_ids()) == (state != "gone")
     assert ids["export again"] not in shop.run_ids()
+
+
+@on_sqlite
+def test_runs_of_which_the_database_knows_other_receipts_stay(shop: Shop, ids: dict[str, str]) -> None:
+    change = "UPDATE cleanup_run_targets SET receipts_sha256 = 'other'"
+
+    refused = shop.clean(before_deleting=lambda: shop.state_sql(change))
+
+    assert any("is not the one in the database; nothing of it was deleted" in problem for problem in refused.problems)
+    assert set(ids.values()) <= shop.run_ids()
+
+
+@on_sqlite
+def test_receipts_of_runs_that_were_tampered_with_purge_nothing(shop: Shop, ids: dict[str, str]) -> None:
+    def change() -> None:
+        (manifest,) = (shop.home / "state").glob("manifests/*/runs.receipts.jsonl.zst")
+        manifest.write_bytes(manifest.read_bytes() + b"x")
+
+    refused = shop.clean(before_deleting=change)
+
+    assert any("is not the recorded one (its sha256 differs)" in problem for problem in refused.problems)
+    assert set(ids.values()) <= shop.run_ids()
 
 
 @on_sqlite
@@ -250,17 +269,10 @@ def test_the_latest_run_of_a_partition_of_a_job_stays(shop: Shop, ids: dict[str,
 
 
 @on_sqlite
-def test_the_latest_run_of_a_partition_stays_whatever_the_plan_knew(
-    shop: Shop, ids: dict[str, str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    delete = CleanupService.delete
+def test_the_latest_run_of_a_partition_stays_whatever_the_plan_knew(shop: Shop, ids: dict[str, str]) -> None:
+    change = f"UPDATE runs SET partition_set = 'set', partition = 'a' WHERE run_id = '{ids['export']}'"
 
-    def change_first(service: CleanupService, *args: object) -> object:
-        shop.sql(f"UPDATE runs SET partition_set = 'set', partition = 'a' WHERE run_id = '{ids['export']}'")
-        return delete(service, *args)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(CleanupService, "delete", change_first)
-    shop.clean()
+    shop.clean(before_deleting=lambda: shop.sql(change))
 
     assert outcomes(shop)[ids["export"]] == ("drifted", "it is the latest run of partition a of job export by now")
 

@@ -15,7 +15,7 @@ from cleanup_dagster.orchestration.assets import key_of
 from cleanup_dagster.orchestration.checks import OVERDUE, asset_checks
 from cleanup_dagster.retention.models import Reason
 from cleanup_dagster.run_history.explaining import explain_run, run_named
-from cleanup_dagster.service import CleanupService, no_progress
+from cleanup_dagster.service import no_progress
 from cleanup_dagster.settings import load_settings
 
 pytestmark = pytest.mark.parametrize("past", ["sqlite"], indirect=True)
@@ -96,18 +96,10 @@ def test_a_run_is_explained_by_its_id(shop: Shop, ids: dict[str, str]) -> None:
         explained("00000000-0000-4000-8000-000000000000")
 
 
-def test_a_run_that_was_archived_and_then_left_is_not_called_purged(
-    shop: Shop, ids: dict[str, str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    delete = CleanupService.delete
+def test_a_run_that_was_archived_and_then_left_is_not_called_purged(shop: Shop, ids: dict[str, str]) -> None:
+    change = f"UPDATE runs SET status = 'STARTED' WHERE run_id = '{ids['export']}'"
 
-    def change_first(service: CleanupService, *args: object) -> object:
-        shop.sql(f"UPDATE runs SET status = 'STARTED' WHERE run_id = '{ids['export']}'")
-        return delete(service, *args)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(CleanupService, "delete", change_first)
-
-    shop.clean()
+    shop.clean(before_deleting=lambda: shop.sql(change))
 
     left = explained(ids["export"])
     assert (left.exists, left.copies) == (True, ())
