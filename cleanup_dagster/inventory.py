@@ -72,15 +72,24 @@ def kept_backups(
 
 
 def _found_here(installation: Installation, kept: KeptBackups) -> KeptBackups | None:
+    """Return backups with their receipts, from the state directory or beside the copies.
+
+    The database is not believed where they are: whoever can write it, and a file of his own, would name copies to
+    remove.
+    """
     ours = kept.state_id == installation.state.id
-    if ours and Path(kept.manifest).is_file():
-        return kept
+    try:
+        receipts = installation.state.kept_receipts(kept.run_id, kept.target)
+    except ValueError:  # no run and no target of ours is called so
+        return None
     if not ours and kept.host != socket.gethostname():
         return None
     replica = replica_of(Path(kept.directory), kept.run_id, kept.target)
-    if replica.is_file():
-        return structs.replace(kept, manifest=str(replica))
-    return kept if ours else None
+    places = [receipts, replica] if ours else [replica]
+    if kept.manifest == str(replica):  # recovery found the others damaged
+        places.reverse()
+    there = [place for place in places if place.is_file()]
+    return structs.replace(kept, manifest=str((there or places)[0])) if there or ours else None
 
 
 def list_backups(installation: Installation, of_run: str | None = None) -> list[BackupSet]:

@@ -2,14 +2,15 @@
 
 import os
 from collections.abc import Iterator
+from fnmatch import fnmatch
 from pathlib import Path
 
 from cleanup_dagster.backups.files import LOGS, BackupError, open_file_backups
-from cleanup_dagster.backups.manifest import ManifestError, read_manifest
+from cleanup_dagster.backups.manifest import ManifestError, ManifestRef, read_header, read_manifest, verify_manifest
 from cleanup_dagster.backups.pruning import prune_copies
 from cleanup_dagster.database.engine import reading
 from cleanup_dagster.database.run_targets import KeptBackups, mark_pruned, unpruned_backups
-from cleanup_dagster.filesystem.private import UnsafeDirectoryError
+from cleanup_dagster.filesystem.private import UnsafeDirectoryError, private_directory
 from cleanup_dagster.handles import Pruned
 from cleanup_dagster.installation import Installation
 from cleanup_dagster.inventory import kept_backups
@@ -41,8 +42,13 @@ def _prune_backups(installation: Installation, backups: KeptBackups, now_ns: int
     directory = Path(backups.directory)
     if not directory.is_dir():
         raise BackupError("the directory is not there; mount it again, or put it back")
+    receipts = Path(backups.manifest)
+    verify_manifest(ManifestRef(backups.manifest, backups.sha256, backups.rows))
+    written = read_header(receipts).backup_directory
+    if written != backups.directory:  # whoever can write the database must not name a directory to remove from
+        raise ManifestError(f"the receipts tell of copies in {written or 'no directory'}")
     with open_file_backups(directory, backups.run_id) as store:
-        gone = prune_copies(read_manifest(Path(backups.manifest), Receipt), store, backups.finished_ns)
+        gone = prune_copies(read_manifest(receipts, Receipt), store, backups.finished_ns)
         store.remove_replica(backups.target)
     with installation.database.begin() as conn:
         mark_pruned(conn, backups.run_id, backups.target, now_ns)
@@ -62,12 +68,16 @@ def _prune_files(installation: Installation, now_ns: int) -> Iterator[str]:
                 state.remove(directory)
         for place in settings.backup_directories:
             _prune_logs(place, manifests_before_ns)
-    except OSError as error:
+    except (OSError, UnsafeDirectoryError) as error:
         yield f"old plans, manifests or logs were not pruned: {error}"
 
 
 def _prune_logs(directory: Path, before_ns: int) -> None:
-    for log in directory.glob(LOGS):
-        status = log.lstat()
-        if status.st_mtime_ns < before_ns and status.st_uid == os.geteuid():
-            log.unlink()
+    if not any(directory.glob(LOGS)):
+        return
+    # Somebody may have made the directory, or a link to another, while there were no backups: only ours is pruned.
+    with private_directory(directory, "backup directory") as fd, os.scandir(fd) as entries:
+        for log in [entry for entry in entries if fnmatch(entry.name, LOGS)]:
+            status = log.stat(follow_symlinks=False)
+            if status.st_mtime_ns < before_ns and status.st_uid == os.geteuid():
+                os.unlink(log.name, dir_fd=fd)

@@ -39,6 +39,8 @@ from cleanup_dagster.run_history.settling import settle_runs
 from cleanup_dagster.run_history.store import RunStoreError, is_runs_root
 from cleanup_dagster.settling import Settled, discard_target, find_receipts, settle_target
 
+_MET = (BackupError, ManifestError, OSError, RootError, RunStoreError, UnsafeDirectoryError)
+
 
 def recover_all(installation: Installation) -> Iterator[str]:
     """Settle every run that died here, and yield a sentence about each. Needs the lock.
@@ -53,7 +55,7 @@ def recover_all(installation: Installation) -> Iterator[str]:
     for run in [*filter(lambda run: _is_ours(installation, run), unfinished), *_unknown_runs(installation)]:
         try:
             yield _recover_run(installation, run, active_holds)
-        except (BackupError, ManifestError, OSError, RootError, RunStoreError, UnsafeDirectoryError) as error:
+        except (*_MET, ValueError) as error:  # a ValueError is a name in the database that leads elsewhere
             raise RunRefusedError(
                 f"run {run.run_id} was interrupted and cannot be settled: {error}; "
                 "nothing more is deleted until that is mended"

@@ -44,7 +44,7 @@ class StateDirectory:
 
     def plan(self, run_id: str, target: str) -> Path:
         """Return where the plan of a run's target goes, in a directory that exists, with nothing there yet."""
-        path = self._directory("plans", run_id) / f"{target}.jsonl.zst"
+        path = self._directory("plans", run_id) / f"{_checked(target)}.jsonl.zst"
         for earlier in (path, *segments_of(path)):  # a step that is retried plans anew
             earlier.unlink(missing_ok=True)
         return path
@@ -81,20 +81,24 @@ class StateDirectory:
 
     def receipts(self, run_id: str, target: str) -> Path:
         """Return where the receipts of a run's target are."""
-        return self._directory("manifests", run_id) / f"{target}.receipts.jsonl.zst"
+        return self._manifest(run_id, target, "receipts.jsonl.zst")
+
+    def kept_receipts(self, run_id: str, target: str) -> Path:
+        """Return where the receipts of a run's target are, if they are here; makes nothing."""
+        return self.path / "manifests" / _checked(run_id) / f"{_checked(target)}.receipts.jsonl.zst"
 
     def skipped(self, run_id: str, target: str) -> Path:
         """Return where the items are that a run's target could not back up."""
-        return self._directory("manifests", run_id) / f"{target}.skipped.jsonl.zst"
+        return self._manifest(run_id, target, "skipped.jsonl.zst")
 
     def outcomes(self, run_id: str, target: str, part: Part = WHOLE) -> Path:
         """Return where the outcomes of a run's target, or of a part of it, go: in the order of its receipts."""
         suffix = "" if part == WHOLE else f"-{part.number}"
-        return self._directory("manifests", run_id) / f"{target}.outcomes{suffix}.jsonl.zst"
+        return self._manifest(run_id, target, f"outcomes{suffix}.jsonl.zst")
 
     def own_outcomes(self, run_id: str, target: str) -> list[Path]:
         """Return the outcomes that the processes of a run wrote for a target. A target's name holds no dot."""
-        return sorted((self.path / "manifests" / _checked(run_id)).glob(f"{target}.outcomes*.jsonl.zst"))
+        return sorted((self.path / "manifests" / _checked(run_id)).glob(f"{_checked(target)}.outcomes*.jsonl.zst"))
 
     def all_outcomes(self, run_id: str, target: str) -> list[Path]:
         """Return the outcomes that a run's target has here: its own, and those that recovery found."""
@@ -103,17 +107,16 @@ class StateDirectory:
 
     def restored(self, run_id: str, target: str) -> Path:
         """Return where a restore writes what it put back."""
-        return self._directory("manifests", run_id) / f"{target}.restored.jsonl.zst"
+        return self._manifest(run_id, target, "restored.jsonl.zst")
 
     def same_filesystem(self, run_id: str, target: str) -> Path:
         """Return where an operator says that a root is on the filesystem it was on, though nothing shows it."""
-        return self._directory("manifests", run_id) / f"{target}.same-filesystem"
+        return self._manifest(run_id, target, "same-filesystem")
 
     def next_recovery(self, run_id: str, target: str) -> Path:
         """Return where the outcomes of the next recovery of a run's target go; earlier ones stay as they are."""
-        directory = self._directory("manifests", run_id)
-        number = sum(1 for _ in directory.glob(f"{target}.recovered-*.jsonl.zst"))
-        return directory / f"{target}.recovered-{number}.jsonl.zst"
+        number = sum(1 for _ in self.manifests(run_id).glob(f"{_checked(target)}.recovered-*.jsonl.zst"))
+        return self._manifest(run_id, target, f"recovered-{number}.jsonl.zst")
 
     def all_receipts(self, run_id: str) -> list[Path]:
         """Return the receipts that a run has here, of every target."""
@@ -140,6 +143,9 @@ class StateDirectory:
         if directory.parent.parent != self.path or directory.parent.name not in {"plans", "manifests"}:
             raise ValueError(f"{directory} holds no plans or manifests")
         shutil.rmtree(directory)
+
+    def _manifest(self, run_id: str, target: str, suffix: str) -> Path:
+        return self._directory("manifests", run_id) / f"{_checked(target)}.{suffix}"
 
     def _directory(self, kind: str, run_id: str) -> Path:
         directory = self.path / kind / _checked(run_id)
@@ -169,10 +175,11 @@ class StateDirectory:
         return path.read_text(encoding="ascii").strip()
 
 
-def _checked(run_id: str) -> str:
-    if not run_id or run_id.startswith(".") or "/" in run_id:
-        raise ValueError(f"{run_id!r} is no run id")
-    return run_id
+def _checked(name: str) -> str:
+    """Return the id of a run or the name of a target, which may be the database's word, when it leads nowhere else."""
+    if not name or name.startswith(".") or "/" in name or "\0" in name:
+        raise ValueError(f"{name!r} is no run's id and no target's name")
+    return name
 
 
 @contextmanager

@@ -97,6 +97,17 @@ def test_a_way_to_it_that_others_can_change(platform: Platform) -> None:
     ) in ended.problems
 
 
+def test_old_logs_behind_a_link_in_its_place_stay(platform: Platform) -> None:
+    """With nothing to delete no run needs the directory; and yet logs are pruned there."""
+    elsewhere = platform.home / "elsewhere"
+    elsewhere.mkdir()
+    old = platform.file(elsewhere / "cleanup_of_another_program.log", 400, "its log")
+    platform.backups.symlink_to(elsewhere)
+    ended = platform.run()
+    assert old.exists()
+    assert f"logs were not pruned: the backup directory {platform.backups} is a symbolic link" in ended.problems
+
+
 def test_it_is_made_with_its_parents_for_its_owner_alone(platform: Platform) -> None:
     platform.config["backup"]["directory"] = str(platform.home / "new/deep/backups")
     platform.log("a.log", 31)

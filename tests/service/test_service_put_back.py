@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 from service_helpers import DAY, Platform, files, request, scan_all
 
-from cleanup_dagster.retention.models import Reason
+from cleanup_dagster.backups.manifest import read_header, read_manifest, write_manifest
+from cleanup_dagster.retention.models import Reason, Receipt
 
 
 def age(path: Path, days: float) -> None:
@@ -135,6 +136,21 @@ def test_only_what_a_receipt_names_is_pruned(platform: Platform) -> None:
     platform.clock.advance(days=8)
     platform.run()
     assert copies(platform) == ["somebody's own"]
+
+
+def test_receipts_that_are_not_the_recorded_ones_prune_nothing(platform: Platform) -> None:
+    for name in ("a.log", "b.log"):
+        platform.log(name, 31)
+    platform.run(run_id="old")
+    receipts = next(platform.state.glob("manifests/old/logs.receipts.jsonl.zst"))
+    header, rows = read_header(receipts), list(read_manifest(receipts, Receipt))
+    receipts.unlink()
+    with write_manifest(receipts, header) as forged:
+        forged.write(rows[0])
+        forged.close()
+    platform.clock.advance(days=8)
+    assert "is not the recorded one (its sha256 differs); nothing is done by it" in platform.run().problems
+    assert len(copies(platform)) == 2
 
 
 def test_a_later_runs_copy_in_the_same_place_outlives_the_earlier_run(platform: Platform) -> None:
