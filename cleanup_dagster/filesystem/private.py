@@ -1,12 +1,15 @@
 """Directories that only we can read or write: the backups, the state, the quarantine."""
 
+import errno
 import os
 import stat
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from cleanup_dagster.filesystem.identity import OPEN_DIRECTORY
+
+_LINKS_MAX = 40  # as the kernel has it
 
 
 class UnsafeDirectoryError(Exception):
@@ -71,21 +74,43 @@ def ownership_problem(status: os.stat_result) -> str | None:
 
 def _check_ancestors(path: Path, purpose: str) -> None:
     # Whoever may rename a directory on the way can swap ours for his own, so each must be root's or ours and either
-    # closed to others or sticky (as /tmp is).
-    for ancestor in Path(os.path.realpath(path.parent)).parents:
-        _check_ancestor(ancestor, path, purpose)
-    _check_ancestor(Path(os.path.realpath(path.parent)), path, purpose)
-
-
-def _check_ancestor(ancestor: Path, path: Path, purpose: str) -> None:
+    # closed to others or sticky (as /tmp is). A link on the way can be swapped by whoever made it.
     try:
-        status = ancestor.stat()
+        for place, status in _way_to(path.parent):
+            _check_ancestor(place, status, path, purpose)
     except FileNotFoundError:
         return
     except OSError as error:
-        raise UnsafeDirectoryError(f"the {purpose} {path} cannot be reached: {error.strerror} at {ancestor}") from None
+        at = error.filename
+        raise UnsafeDirectoryError(f"the {purpose} {path} cannot be reached: {error.strerror} at {at}") from None
+
+
+def _way_to(path: Path) -> Iterator[tuple[Path, os.stat_result]]:
+    """Yield every directory and every symbolic link by which the kernel comes to a path. Raises OSError."""
+    here, left, links = Path("/"), [*reversed(path.parts)], 0
+    while left:
+        part = left.pop()
+        here = here.parent if part == ".." else here / part
+        status = here.lstat()
+        yield here, status
+        if stat.S_ISLNK(status.st_mode):
+            links += 1
+            if links > _LINKS_MAX:
+                raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(here))
+            left += reversed(here.readlink().parts)
+            here = here.parent
+
+
+def _check_ancestor(ancestor: Path, status: os.stat_result, path: Path, purpose: str) -> None:
     mode = status.st_mode
     ours = status.st_uid in {0, os.geteuid()}
+    if stat.S_ISLNK(mode):
+        if not ours:
+            raise UnsafeDirectoryError(
+                f"the {purpose} {path} leads through the symbolic link {ancestor} of uid {status.st_uid}, who can turn "
+                "it elsewhere; name the real path"
+            )
+        return
     open_to_group = mode & stat.S_IWGRP and status.st_gid not in {0, os.getegid()}
     swappable = (mode & stat.S_IWOTH or open_to_group) and not mode & stat.S_ISVTX
     if not ours or swappable:

@@ -123,6 +123,45 @@ def test_a_symlink_on_the_way_is_judged_by_where_it_leads(tmp_path: Path) -> Non
         private_directory(tmp_path / "link/a", "backup directory").__enter__()
 
 
+@pytest.mark.needs_root
+def test_a_symlink_on_the_way_that_somebody_else_made(tmp_path: Path) -> None:
+    """It leads to a place of ours today, and wherever he wants at any moment."""
+    (tmp_path / "ours").mkdir(mode=0o700)
+    (tmp_path / "shared").mkdir()
+    (tmp_path / "shared").chmod(0o1777)
+    link = tmp_path / "shared/link"
+    link.symlink_to(tmp_path / "ours")
+    os.chown(link, NOBODY, NOBODY, follow_symlinks=False)
+    said = f"leads through the symbolic link {link} of uid 65534, who can turn it elsewhere; name the real path"
+    assert_refused(link / "a", said)
+    (tmp_path / "by-another").symlink_to("shared/../shared/link")
+    assert_refused(tmp_path / "by-another/a", said)
+    assert list((tmp_path / "ours").iterdir()) == []
+
+
+def test_a_symlink_of_ours_in_a_directory_that_others_may_change(tmp_path: Path) -> None:
+    (tmp_path / "ours").mkdir(mode=0o700)
+    (tmp_path / "open").mkdir()
+    (tmp_path / "open").chmod(0o777)
+    (tmp_path / "open/link").symlink_to(tmp_path / "ours")
+    with pytest.raises(UnsafeDirectoryError, match="/open, which others can change"):
+        private_directory(tmp_path / "open/link/a", "backup directory").__enter__()
+
+
+def test_a_symlink_of_ours_on_the_way_is_followed(tmp_path: Path) -> None:
+    (tmp_path / "deep/ours").mkdir(mode=0o700, parents=True)
+    (tmp_path / "deep/link").symlink_to("../deep/ours")
+    with private_directory(tmp_path / "deep/link/a/b", "backup directory"):
+        assert mode_of(tmp_path / "deep/ours/a/b") == 0o700
+
+
+def test_symlinks_that_lead_in_a_circle(tmp_path: Path) -> None:
+    (tmp_path / "one").symlink_to("other")
+    (tmp_path / "other").symlink_to("one")
+    with pytest.raises(UnsafeDirectoryError, match="cannot be reached: Too many levels of symbolic links"):
+        private_directory(tmp_path / "one/a", "backup directory").__enter__()
+
+
 def test_what_cannot_be_made_says_why(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(UnsafeDirectoryError, match=r"Not a directory at|is not a directory"):
