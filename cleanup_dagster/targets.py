@@ -27,6 +27,9 @@ from cleanup_dagster.roots import forbidden_root, path_problem
 
 #: What dbt writes for others to load: the next run, the docs, the state of a deferred build.
 DBT_LOADED = ("manifest.json", "catalog.json", "run_results.json", "semantic_manifest.json", "partial_parse.msgpack")
+#: What other programs have for themselves in a shared temporary directory: the /tmp of services, sockets of a desktop.
+FOREIGN_TEMP = ("systemd-private-*", "snap-private-tmp", ".X11-unix", ".ICE-unix", ".XIM-unix", ".font-unix")
+_EXCLUDES = {"dbt_logs": DBT_LOADED, "temp_files": FOREIGN_TEMP}
 MIB = 1024**2
 
 _SIZE_TEXT = re.compile(r"([0-9]{1,15}(?:\.[0-9]{1,15})?) ?([kmgtp]i?b|b)")
@@ -173,7 +176,7 @@ class Target(Strict):
         operations = given.get("kind") == "operations"
         return {
             "patterns": ["operation_*.json"] if operations else ["*"],
-            "excludes": DBT_LOADED if given.get("data_type") == "dbt_logs" else (),
+            "excludes": _EXCLUDES.get(str(given.get("data_type")), ()),
             "recursive": not operations,
             "format": "files" if operations else "archive",
             **given,

@@ -29,7 +29,7 @@ _DEPENDS: dict[tuple[str, ...], str] = {
     ("state_dir",): "`$DAGSTER_HOME/cleanup`, else the user's state directory",
     ("workers",): "the cores, up to 4",
     ("targets", "patterns"): '`["operation_*.json"]` for kind operations, else `["*"]`',
-    ("targets", "excludes"): "`[]`; for data_type dbt_logs what dbt loads, as shown above",
+    ("targets", "excludes"): "`[]`; for data_type dbt_logs what dbt loads, as shown above; for temp_files see below",
     ("targets", "recursive"): "`false` for kind operations, else `true`",
     ("targets", "limits"): "those of `limits`; `max_share: 1.0` for data_type temp_files",
     ("targets", "data_type"): "required for kind files",

@@ -10,7 +10,7 @@ import pytest
 
 from cleanup_dagster.retention.guardrails import GIB, Limits
 from cleanup_dagster.settings import ConfigError, Settings, Target, load_settings
-from cleanup_dagster.targets import DBT_LOADED
+from cleanup_dagster.targets import DBT_LOADED, FOREIGN_TEMP
 
 Write = Callable[[str | bytes], Path]
 
@@ -97,6 +97,11 @@ class TestDefaults:
         dbt = LOGS.replace("system_logs", "dbt_logs")
         assert load(one_target("optional: false", dbt)).targets[0].excludes == DBT_LOADED
         assert load(one_target("excludes: []", dbt)).targets[0].excludes == ()
+
+    def test_temporary_files_spare_what_services_and_desktops_have_there(self, load: Callable[..., Settings]) -> None:
+        temp = LOGS.replace("system_logs", "temp_files")
+        assert load(one_target("optional: false", temp)).targets[0].excludes == FOREIGN_TEMP
+        assert load(one_target("excludes: []", temp)).targets[0].excludes == ()
 
     @pytest.mark.parametrize(
         ("environ", "expected"),

@@ -105,6 +105,15 @@ def test_neither_backups_nor_the_state_are_garbage(platform: Platform) -> None:
     assert platform.run().plans["logs"].deletable.files == 0
 
 
+def test_what_services_and_desktops_have_in_a_shared_temporary_directory_stays(platform: Platform) -> None:
+    platform.target("logs")["data_type"] = "temp_files"
+    theirs = {"systemd-private-1a2b-ntp.service-x/tmp/a", "snap-private-tmp/snap.b/tmp/c", ".X11-unix/X0"}
+    for name in {*theirs, "d/ours", "X11-unix"}:
+        platform.log(name, 40)
+    assert platform.run().report.status == "done"
+    assert files(platform.logs) == theirs
+
+
 # A first run as root loads all modules: the other user need not be able to read where Python is installed.
 CHILD = f"""
 import json, os, sys, tempfile
