@@ -1,4 +1,4 @@
-"""A disk runs full between any two steps: nothing is lost, the run fails visibly, and the next mends it, given room."""
+"""A disk is full or read-only between any two steps: nothing is lost, the run fails visibly, and the next mends it."""
 
 import os
 import subprocess
@@ -52,6 +52,9 @@ class Disk:
 
     def free(self) -> None:
         subprocess.run(["rm", "-rf", str(self._path / "ballast")], check=True)
+
+    def remount(self, how: str) -> None:
+        subprocess.run(["mount", "-o", f"remount,{how}", str(self._path)], check=True)
 
 
 @pytest.fixture
@@ -149,6 +152,26 @@ def test_a_disk_is_full(
         assert report.counts["system_logs"].deleted.files == len(LOGS)
     else:
         trial.mended()
+
+
+@pytest.mark.parametrize("read_only_before", ["back_up", "delete", "audit"])
+@pytest.mark.parametrize("name", ["logs", "backups"])
+def test_a_disk_becomes_read_only(
+    tmp_path: Path, disk: Callable[[str], Disk], name: str, read_only_before: str
+) -> None:
+    """As the kernel makes it when the filesystem has an error."""
+    trial = Trial(tmp_path, disk, embedded=False)
+    report = trial.run(read_only_before, lambda: trial.disks[name].remount("ro"))
+    trial.disks[name].remount("rw")
+    assert report is not None
+    deleted = read_only_before == "audit" or (name, read_only_before) == ("backups", "delete")
+    assert files(trial.platform.logs) == (set() if deleted else LOGS.keys())
+    if not deleted or name == "backups":  # its log could not be written
+        assert report.status == "failed"
+        assert "Read-only file system" in "".join(report.problems)
+    if not deleted:
+        trial.mended()
+    assert trial.lost() == []
 
 
 @pytest.mark.parametrize("name", ["backups", "state"])
