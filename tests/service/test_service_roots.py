@@ -8,7 +8,7 @@ from collections.abc import Generator
 from pathlib import Path
 
 import pytest
-from service_helpers import Platform, files, request, scan_all
+from service_helpers import EMERGENCY, MANUAL, Platform, files, request, scan_all
 
 from cleanup_dagster.installation import RunRefusedError
 
@@ -112,6 +112,23 @@ def test_what_services_and_desktops_have_in_a_shared_temporary_directory_stays(p
         platform.log(name, 40)
     assert platform.run().report.status == "done"
     assert files(platform.logs) == theirs
+
+
+@pytest.mark.needs_root
+@pytest.mark.parametrize("skip_backup", [False, True])
+def test_a_file_that_is_mounted_over_one_is_neither_copied_nor_removed(platform: Platform, skip_backup: bool) -> None:
+    """As containers mount single files. Its device and inode are those of the plan: nothing was swapped meanwhile."""
+    there = platform.log("a.log", 40)
+    outside = platform.file(platform.home / "outside", 40, "mounted")
+    subprocess.run(["mount", "--bind", str(outside), str(there)], check=True)
+    try:
+        ended = platform.run(cleanup_type=EMERGENCY if skip_backup else MANUAL, skip_backup=skip_backup)
+        assert there.read_text() == "mounted"
+    finally:
+        subprocess.run(["umount", "--lazy", str(there)], check=True)
+    assert (ended.report.status, ended.report.counts["system_logs"].skipped.files) == ("done", 1)
+    assert there.exists()
+    assert not list(platform.backups.rglob("*.backup"))
 
 
 # A first run as root loads all modules: the other user need not be able to read where Python is installed.
