@@ -1,5 +1,6 @@
 """Reading `cleanup.yaml`, and saying in one line what is wrong with it: which key, which value, what would be right."""
 
+import datetime as dt
 import difflib
 import re
 import reprlib
@@ -95,6 +96,8 @@ def shown(value: object) -> str:
     """Return `value` as a message shows it: short, and in the words of YAML."""
     if value is None or isinstance(value, bool):
         return _WORDS[value]
+    if isinstance(value, dt.date):  # YAML reads 2026-01-31 as one
+        return str(value)
     try:
         text = _short.repr(value)
     except ValueError:  # an integer with more digits than Python is willing to write

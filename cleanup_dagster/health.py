@@ -84,6 +84,10 @@ def _opened(stack: ExitStack, settings: Settings) -> Generator[Finding, None, In
     except (UnsafeDirectoryError, OSError) as error:
         yield Finding("state", Health.FAILED, str(error), "correct state_dir or its permissions", unusable=True)
         return None
+    if not os.access(state.path, os.W_OK | os.X_OK):
+        said = f"{state.path} cannot be written"
+        yield Finding("state", Health.FAILED, said, "chmod 700, or mount it writable", unusable=True)
+        return None
     yield Finding("state", Health.OK, f"{state.path} is ours alone")
     try:
         engine = open_database(settings, state)

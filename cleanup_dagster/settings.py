@@ -190,8 +190,8 @@ class Settings(Strict):
     @field_validator("state_dir")
     @classmethod
     def _check_state_dir(cls, value: Path) -> Path:
-        if value == Path("/"):
-            raise ValueError("'/' is the root of the file system; name a directory of your own")
+        if problem := forbidden_store(value):
+            raise ValueError(f"{str(value)!r} {problem}")
         return value
 
     @field_validator("naive_timezone")

@@ -473,6 +473,11 @@ LIMIT_KEYS = "allow_volatile_backup, free_space_reserve, max_bytes, max_files, m
         # stores
         ("state_dir: data", "cleanup.yaml: state_dir: 'data' is not an absolute path; write it in full, from / on"),
         ("state_dir: 5", "cleanup.yaml: state_dir: 5 is not an absolute path; write it as text"),
+        (
+            "state_dir: /etc",
+            "cleanup.yaml: state_dir: '/etc' lies in the system directory /etc; name a directory of your own",
+        ),
+        ("workers: 2026-01-31", "cleanup.yaml: workers: 2026-01-31 is not a whole number from 1 to 64"),
         ("state_dir: /", "cleanup.yaml: state_dir: '/' is the root of the file system; name a directory of your own"),
         ("backup: {directory: ''}", "cleanup.yaml: backup.directory: '' is empty; write an absolute path"),
         (

@@ -17,6 +17,7 @@ from cleanup_dagster.cli.options import (
     DataType,
     Group,
     RunId,
+    Whole,
     Words,
     common_options,
     examples,
@@ -266,7 +267,7 @@ def stats_command(session: Session) -> int:
 @click.option(
     "--limit",
     metavar="N",
-    type=click.IntRange(1, 100_000),
+    type=Whole(1, 100_000),
     default=30,
     help="Rows to show, newest first. [default: 30]",
 )
@@ -299,9 +300,7 @@ def check_command(session: Session) -> int:
     epilog=examples("cleanup-operations serve", "cleanup-operations serve --port 8080"),
 )
 @click.option("--host", metavar="ADDRESS", type=Words(), help="Listen on this address. [default: web.host, 127.0.0.1]")
-@click.option(
-    "--port", metavar="PORT", type=click.IntRange(1, 65535), help="Listen on this port. [default: web.port, 3001]"
-)
+@click.option("--port", metavar="PORT", type=Whole(1, 65535), help="Listen on this port. [default: web.port, 3001]")
 @click.pass_obj
 def serve_command(session: Session, *, host: str | None, port: int | None) -> int:
     """Serve the page and the REST API.
@@ -323,6 +322,7 @@ def db_group() -> None:
 
 @db_group.command(
     "upgrade",
+    short_help="Make the tables, or bring older ones up to date.",
     epilog=examples("cleanup-operations db upgrade", "cleanup-operations db upgrade --db-host db --db-user cleanup"),
 )
 @click.pass_obj

@@ -61,7 +61,7 @@ def run(session: Session, wanted: Wanted) -> int:
         raise CliError(f"--skip-backup goes with --type emergency only, not with {wanted.type}")
     if wanted.type == "automatic" or wanted.yes:
         return _live(session, wanted)
-    require_terminal(session.out, f"A {wanted.type} live run", "use --yes or --type automatic in scripts")
+    require_terminal(session.out, f"A live run of type {wanted.type}", "use --yes or --type automatic in scripts")
     dry = _clean(session, dry_run=True, kind=wanted.type, skip_backup=wanted.skip_backup)
     report = _report(dry)
     if dry.stopped:

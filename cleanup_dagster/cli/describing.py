@@ -144,11 +144,15 @@ def show_guardrails(page: Page, checked: CheckedPlan) -> None:
 
 
 def show_problems(page: Page, problems: Sequence[str]) -> None:
-    """Print what went wrong."""
-    if problems:
+    """Print what went wrong; what several targets met is said once."""
+    met: dict[str, list[str]] = {}
+    for problem in problems:
+        subject, colon, said = problem.partition(": ")
+        met.setdefault(said if colon else problem, []).extend([subject] if colon else [])
+    if met:
         page.print("\nProblems:")
-        for problem in problems:
-            page.print(f"  {problem}", "red", 4)
+    for said, subjects in met.items():
+        page.print(f"  {', '.join(subjects)}: {said}" if subjects else f"  {said}", "red", 4)
 
 
 def show_live(page: Page, report: Report, pruned: Pruned | None) -> None:

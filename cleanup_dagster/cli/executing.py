@@ -131,7 +131,9 @@ def _launch(settings: Settings, job: str, config: Mapping[str, object], run_id: 
             with listening(watch):
                 return launch(code_location(settings), job, config, run_id, user())
         except InstanceError as error:
-            raise CliError(f"Dagster's instance cannot be used: {error}", exits.UNUSABLE) from None
+            where = f"Dagster's instance in {settings.dagster_home or 'memory'}"
+            advice = "correct DAGSTER_HOME, or its dagster.yaml and permissions"
+            raise CliError(f"{where} cannot be used: {error}; {advice}. Nothing was changed.", exits.UNUSABLE) from None
 
 
 def _in_thread(out: Output, watch: Watch, work: Callable[[], Launched]) -> Launched:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from cleanup_dagster.cli.options import DataType, Days, Group, HoldId, RunId, Words, examples
+from cleanup_dagster.cli.options import DataType, Days, Group, HoldId, RunId, Whole, Words, examples
 
 if TYPE_CHECKING:
     from cleanup_dagster.cli.session import Session
@@ -37,7 +37,7 @@ def backups_list_command(session: Session) -> int:
 @click.option(
     "--limit",
     metavar="N",
-    type=click.IntRange(0),
+    type=Whole(0),
     default=50,
     help="Files to list, 0 for all; --json lists all. [default: 50]",
 )
@@ -108,7 +108,7 @@ def policies_list_command(session: Session) -> int:
 @click.option(
     "--keep-last",
     metavar="N",
-    type=click.IntRange(0, 2**31 - 1),
+    type=Whole(0, 2**31 - 1),
     help="Keep the newest N of each pipeline, however old; 0 for none.",
 )
 @click.pass_obj

@@ -6,6 +6,7 @@ import os
 from typing import TYPE_CHECKING
 
 from cleanup_dagster.cli import exits
+from cleanup_dagster.cli.undo import require_path
 from cleanup_dagster.cli.words import days, minute, short, when
 from cleanup_dagster.documents import iso, of_audit, of_explanation, of_run
 
@@ -28,6 +29,7 @@ def explain(session: Session, path: str) -> int:
     from cleanup_dagster.explaining import explain as explained
     from cleanup_dagster.run_history.explaining import explain_run, run_named
 
+    require_path(path)
     run_id = run_named(path)
     if run_id is not None:
         with session.installation() as installation:
@@ -249,7 +251,8 @@ def _schedule(session: Session) -> Finding:
         try:
             state = schedule_state()
         except InstanceError as error:
-            return Finding("schedule", Health.FAILED, f"Dagster's instance: {error}", "correct DAGSTER_HOME")
+            said = f"Dagster's instance in {session.settings.dagster_home}: {error}"
+            return Finding("schedule", Health.FAILED, said, "correct DAGSTER_HOME, or its dagster.yaml and permissions")
     if not state.running:
         advice = f"start it: dagster schedule start {SCHEDULE} -m cleanup_dagster.definitions"
         return Finding("schedule", Health.WARNING, f"{SCHEDULE} is stopped, as it is until somebody starts it", advice)

@@ -52,7 +52,7 @@ def common_options() -> list[click.Parameter]:
         click.Option(
             ["--db-port"],
             metavar="PORT",
-            type=click.IntRange(1, 65535),
+            type=Whole(1, 65535),
             help="Use Postgres on this port. [default: 5433]",
         ),
         click.Option(
@@ -140,6 +140,16 @@ def write_options(command: click.Command, ctx: click.Context, formatter: click.H
                 formatter.write_dl(records)
 
 
+class Whole(click.IntRange):
+    """A whole number; what is none is refused in words that say which there are."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return the number. Fails for text that is none, and for one outside of the range."""
+        if re.fullmatch(r"[+-]?[0-9]+", str(value)) is None:
+            self.fail(f"{value!r} is not a whole number", param, ctx)
+        return super().convert(value, param, ctx)
+
+
 class Days(_Number):
     """A whole number of days from 1 to 36,500."""
 
@@ -197,11 +207,11 @@ class RunId(Words):
         return runs(ctx, incomplete, dry=self._dry)
 
 
-class HoldId(click.IntRange):
-    """The id of a hold."""
+class HoldId(Whole):
+    """The id of a hold, as far as the databases count."""
 
     def __init__(self) -> None:
-        super().__init__(min=1)
+        super().__init__(1, 2**31 - 1)
 
     def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
         """Offer the holds."""

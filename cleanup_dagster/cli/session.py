@@ -44,10 +44,15 @@ class Session:
     @cached_property
     def settings(self) -> Settings:
         """The configuration. Raises ConfigError. Says, once, which database it means."""
-        from cleanup_dagster.settings import load_settings
+        from cleanup_dagster.settings import ConfigError, load_settings
 
         overlay(self._given, self.out)
         settings = load_settings()
+        home = settings.dagster_home
+        if home is not None and not home.is_dir():
+            # Made here, one that was mistyped would be a new installation: no holds, and every policy at its default.
+            problem = f"DAGSTER_HOME: {str(home)!r} is no directory; make it, or correct the variable"
+            raise ConfigError([problem])
         self._database = name_of(settings)
         self.out.note(f"Database: {self._database}")
         return settings
@@ -110,6 +115,8 @@ def overlay(given: Mapping[str, object], out: Output) -> None:
     Raises CliError when they contradict each other.
     """
     if given.get("config") is not None:
+        if not given["config"]:
+            raise CliError("--config is empty; give a value, or leave the option out")
         os.environ["CLEANUP_CONFIG"] = str(Path(str(given["config"])).absolute())
     chosen = {name: str(given[name]) for name in DATABASE_OPTIONS if given.get(name) is not None}
     if not chosen:

@@ -54,8 +54,9 @@ def restore(session: Session, typed: str, paths: Sequence[str], data_types: Sequ
 def selection(session: Session, typed: str) -> str:
     """Return a path or glob as restores and holds take it: absolute, in text form; a run's id stands for the run.
 
-    Raises CliError for a path that no target's root holds, because nothing could ever match it.
+    Raises CliError for an empty one, and for a path that no target's root holds, because nothing could ever match it.
     """
+    require_path(typed)
     from cleanup_dagster.filesystem.names import to_text
     from cleanup_dagster.run_history.eligibility import is_run_id
     from cleanup_dagster.run_history.store import ROOT
@@ -76,6 +77,12 @@ def selection(session: Session, typed: str) -> str:
         known = ", ".join(f"{target.name} ({target.root})" for target in session.settings.targets) or "none"
         raise CliError(f"{to_text(path)} lies in no target; targets: {known}")
     return path
+
+
+def require_path(typed: str) -> None:
+    """Refuse an empty path, such as an unset variable of a script leaves: the working directory was not meant."""
+    if not typed:
+        raise CliError("PATH is empty; name a file, a directory or a glob")
 
 
 def _broken_off(ended: Executed, *, dry_run: bool) -> CliError:

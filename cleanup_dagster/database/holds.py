@@ -100,6 +100,8 @@ def add_hold(
         raise InvalidHold("the hold would end after the year 9999; leave its end out, and it lasts until it is removed")
     if until_ns is not None and until_ns <= now_ns:
         raise InvalidHold(f"the hold would end at {from_ns(until_ns)}, which has passed; name a later moment")
+    if pipeline == "":
+        raise InvalidHold("the pipeline is empty; name one, or leave it out, and every pipeline is held")
     if data_type is not None:
         _require_known(conn, data_type)
     result = conn.execute(

@@ -68,7 +68,7 @@ def ownership_problem(status: os.stat_result) -> str | None:
     if status.st_uid != os.geteuid():
         return f"belongs to uid {status.st_uid}, not to this process (uid {os.geteuid()}); remove it or name another"
     if stat.S_IMODE(status.st_mode) & 0o077:
-        return f"has mode {stat.S_IMODE(status.st_mode):04o}, open to others; run: chmod 700 on it"
+        return f"has mode {stat.S_IMODE(status.st_mode):04o}, open to others; chmod 700 it or name another"
     return None
 
 

@@ -11,6 +11,9 @@ import dagster as dg
 
 from cleanup_dagster.tags import EXECUTED_BY_TAG, SCHEDULE
 
+#: Dagster lists every key that an instance could have had, when one is wrong.
+_SAID_MAX = 400
+
 
 class InstanceError(Exception):
     """Dagster's instance cannot be used; the message is Dagster's own."""
@@ -59,7 +62,7 @@ def state_of_schedule(instance: dg.DagsterInstance) -> ScheduleState:
         running = any(state.instigator_name == SCHEDULE and state.is_running for state in states)
         daemon = instance.get_daemon_statuses().get("SCHEDULER")
     except Exception as error:
-        raise InstanceError(_first_line(error)) from error
+        raise InstanceError(_said(error)) from error
     return ScheduleState(running, bool(daemon and daemon.healthy))
 
 
@@ -69,7 +72,7 @@ def _instance() -> Generator[dg.DagsterInstance]:
         # Without DAGSTER_HOME, `get` would read a dagster.yaml that happens to lie in the working directory.
         opened = dg.DagsterInstance.get() if os.environ.get("DAGSTER_HOME") else dg.DagsterInstance.ephemeral()
     except Exception as error:
-        raise InstanceError(_first_line(error)) from error
+        raise InstanceError(_said(error)) from error
     with opened as instance:
         yield instance
 
@@ -82,6 +85,10 @@ def sentence_of(event: dg.DagsterEvent) -> str:
     return data.error.message.strip() if data.error else "a step failed"
 
 
-def _first_line(error: BaseException) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__
+def _said(error: BaseException) -> str:
+    """Return what Dagster, its YAML reader or its database said, on one line and cut where it gets long."""
+    lines = [line.strip() for line in str(error).splitlines() if not line.startswith("(Background on this error")]
+    cause = error.__cause__
+    if cause is not None and str(cause) not in str(error):  # "too many retries" alone helps nobody
+        lines.append(f"({str(cause).strip().partition(chr(10))[0]})")
+    return " ".join(filter(None, lines))[:_SAID_MAX] or type(error).__name__

@@ -1,5 +1,6 @@
 """What was not meant: one clear message, the right exit code, and nothing changed."""
 
+import json
 from typing import cast
 
 import pytest
@@ -96,6 +97,22 @@ def _refused(platform: Platform, arguments: tuple[str, ...], message: str, code:
             "Error: the reason is empty; say why, for whoever wonders later why something is kept\n",
         ),
         (("holds", "remove", "7"), "Error: there is no hold 7; `cleanup-operations holds list` shows them\n"),
+        (("holds", "add", "", "--reason", "x"), "Error: PATH is empty; name a file, a directory or a glob\n"),
+        (("explain", ""), "Error: PATH is empty; name a file, a directory or a glob\n"),
+        (
+            ("holds", "add", "**", "--reason", "x", "--pipeline", ""),
+            "Error: the pipeline is empty; name one, or leave it out, and every pipeline is held\n",
+        ),
+        (
+            ("holds", "remove", "9" * 30),
+            USAGE.format("holds remove [OPTIONS] ID")
+            + f"Error: Invalid value for 'ID': {'9' * 30} is not in the range 1<=x<=2147483647.\n",
+        ),
+        (
+            ("holds", "remove", "a"),
+            USAGE.format("holds remove [OPTIONS] ID") + "Error: Invalid value for 'ID': 'a' is not a whole number\n",
+        ),
+        (("--config", "", "stats"), "Error: --config is empty; give a value, or leave the option out\n"),
         (("--db-host", "", "stats"), "Error: --db-host is empty; give a value, or leave the option out\n"),
     ],
     ids=_name,
@@ -145,6 +162,30 @@ def test_the_root_of_a_target_cannot_be_explained(platform: Platform) -> None:
     _refused(
         platform, ("explain", str(platform.ops)), f"Error: {platform.ops} is the root of a target; name a file in it\n"
     )
+
+
+def test_an_empty_path_does_not_restore_the_working_directory(
+    platform: Platform, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _with_runs(platform)
+    monkeypatch.chdir(platform.ops)
+    _refused(platform, ("restore", LIVE, ""), "Error: PATH is empty; name a file, a directory or a glob\n")
+
+
+@pytest.mark.parametrize("command", ["plan", "policies list", "serve", "check"])
+def test_a_dagster_home_that_was_mistyped_is_no_new_installation(
+    platform: Platform, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    platform.configure(state_dir=None)
+    document = json.loads(platform.config.read_text())
+    del document["state_dir"]
+    platform.config.write_text(json.dumps(document))
+    home = platform.home / "dagstre_home"
+    monkeypatch.setenv("DAGSTER_HOME", str(home))
+    ended = platform.call(*command.split())
+    assert ended.code == 4
+    assert f"DAGSTER_HOME: '{home}' is no directory; make it, or correct the variable" in ended.words
+    assert not home.exists()
 
 
 def test_a_group_without_a_command_shows_which_there_are(platform: Platform) -> None:

@@ -1,5 +1,6 @@
 """`check`: each part by itself, with what to do about it, and an exit code that a monitor can read."""
 
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -92,7 +93,7 @@ def test_a_backup_directory_open_to_others_fails(platform: Platform) -> None:
     platform.backups.chmod(0o755)
     code, found = _checked(platform)
     assert (code, found["backups"]["health"]) == (1, "failed")
-    assert "has mode 0755, open to others; run: chmod 700 on it" in found["backups"]["said"]
+    assert "has mode 0755, open to others; chmod 700 it or name another" in found["backups"]["said"]
 
 
 def test_too_little_space_fails(platform: Platform) -> None:
@@ -133,6 +134,22 @@ def test_a_state_directory_of_somebody_elses_is_refused(platform: Platform) -> N
     assert (code, found["state"]["health"]) == (4, "failed")
 
 
+@pytest.mark.needs_root
+def test_a_state_directory_on_a_read_only_mount_is_no_good_one(platform: Platform) -> None:
+    assert _checked(platform)[0] == 0
+    subprocess.run(["mount", "--bind", platform.state, platform.state], check=True)
+    try:
+        subprocess.run(["mount", "-o", "remount,ro,bind", platform.state], check=True)
+        code, found = _checked(platform)
+    finally:
+        subprocess.run(["umount", platform.state], check=True)
+    assert (code, found["state"]["health"], found["state"]["said"]) == (
+        4,
+        "failed",
+        f"{platform.state} cannot be written",
+    )
+
+
 def test_the_schedule_is_asked_of_the_instance(platform: Platform, monkeypatch: pytest.MonkeyPatch) -> None:
     home = platform.home / "dagster"
     home.mkdir()
@@ -144,6 +161,9 @@ def test_the_schedule_is_asked_of_the_instance(platform: Platform, monkeypatch: 
     (home / "dagster.yaml").write_text("nonsense: 1\n")
     code, found = _checked(platform)
     assert (code, found["schedule"]["health"]) == (1, "failed")
+    said = found["schedule"]["said"]
+    assert said.startswith(f"Dagster's instance in {home}: ")
+    assert "nonsense" in said, "the key that is wrong"
 
 
 @pytest.mark.parametrize(("running", "daemon", "health"), [(True, True, "ok"), (True, False, "failed")])
@@ -152,7 +172,9 @@ def test_a_schedule_without_a_daemon_fires_nothing(
 ) -> None:
     from cleanup_dagster.orchestration import launching
 
-    monkeypatch.setenv("DAGSTER_HOME", str(platform.home / "dagster"))
+    home = platform.home / "dagster"
+    home.mkdir()
+    monkeypatch.setenv("DAGSTER_HOME", str(home))
     monkeypatch.setattr(launching, "schedule_state", lambda: launching.ScheduleState(running, daemon))
     assert _checked(platform)[1]["schedule"]["health"] == health
 

@@ -9,7 +9,7 @@ from cli_helpers import EXPIRED, Ended, Platform
 
 NOT_EXPIRED = {"operation_new.json", "operation_running.json", "dbt.log.0", "dbt.log.1"}
 NO_TERMINAL = (
-    "Error: A {} live run asks for confirmation, and there is no terminal to ask on; "
+    "Error: A live run of type {} asks for confirmation, and there is no terminal to ask on; "
     "use --yes or --type automatic in scripts. Nothing was changed.\n"
 )
 

@@ -20,9 +20,11 @@ from pathlib import Path
 import pytest
 from cli_helpers import EXPIRED, PROGRAM, Platform, Terminal
 
+from cleanup_dagster.cli.describing import show_problems
 from cleanup_dagster.cli.drawing import drawing
 from cleanup_dagster.cli.executing import Watch
-from cleanup_dagster.cli.output import Output
+from cleanup_dagster.cli.output import Output, Stream
+from cleanup_dagster.cli.pages import Page
 from cleanup_dagster.collectors import deletion
 
 _SECONDS = 60
@@ -239,6 +241,14 @@ def test_a_stop_during_deletion_settles_the_batch_in_hand(
     monkeypatch.setenv("CLEANUP_CONFIG", str(platform.config))
     again = platform.call("run", "--yes", "--json").document
     assert (again["recovered"], again["deleted"]["files"]) == ([], 404 - 128)
+
+
+def test_what_many_targets_met_is_said_once() -> None:
+    written = io.StringIO()
+    show_problems(
+        Page(Stream(written)), ("a: the run was told to stop", "b: gone", "no subject", "c: the run was told to stop")
+    )
+    assert written.getvalue().split("\n")[2:-1] == ["  a, c: the run was told to stop", "  b: gone", "  no subject"]
 
 
 def test_a_terminal_that_goes_away_stops_a_run_at_a_safe_point(platform: Platform) -> None:

@@ -49,14 +49,14 @@ def test_one_that_vanished_or_came_meanwhile_is_looked_at(tmp_path: Path, monkey
 
     (tmp_path / "a").mkdir(mode=0o755)
     monkeypatch.setattr(os.path, "lexists", not_there)  # as if it were made just now
-    assert_refused(tmp_path / "a", "has mode 0755, open to others; run: chmod 700 on it")
+    assert_refused(tmp_path / "a", "has mode 0755, open to others; chmod 700 it or name another")
 
 
 @pytest.mark.parametrize("mode", [0o777, 0o755, 0o750, 0o701])
 def test_one_that_is_open_to_others(tmp_path: Path, mode: int) -> None:
     (tmp_path / "a").mkdir()
     (tmp_path / "a").chmod(mode)
-    assert_refused(tmp_path / "a", f"has mode {mode:04o}, open to others; run: chmod 700 on it")
+    assert_refused(tmp_path / "a", f"has mode {mode:04o}, open to others; chmod 700 it or name another")
 
 
 @pytest.mark.needs_root
@@ -173,5 +173,5 @@ def test_no_descriptor_stays_behind(tmp_path: Path) -> None:
     with private_directory(tmp_path / "a", "backup directory"):
         pass
     (tmp_path / "a").chmod(0o755)
-    assert_refused(tmp_path / "a", "has mode 0755, open to others; run: chmod 700 on it")
+    assert_refused(tmp_path / "a", "has mode 0755, open to others; chmod 700 it or name another")
     assert descriptors() == before

@@ -42,7 +42,7 @@ UNSAFE = [
         f"the backup directory {{}} belongs to uid {NOBODY}, not to this process (uid 0); remove it or name another",
         marks=pytest.mark.needs_root,
     ),
-    pytest.param(too_open, "the backup directory {} has mode 0755, open to others; run: chmod 700 on it"),
+    pytest.param(too_open, "the backup directory {} has mode 0755, open to others; chmod 700 it or name another"),
     pytest.param(symlink, "the backup directory {} is a symbolic link; remove it or name another"),
     pytest.param(dangling, "the backup directory {} is a symbolic link; remove it or name another"),
     pytest.param(a_file, "the backup directory {} is not a directory; remove it or name another"),

@@ -185,7 +185,7 @@ def test_a_state_directory_that_is_open_to_others_is_refused(platform: Platform)
     with pytest.raises(UnsafeDirectoryError) as refused:
         platform.run()
     assert str(refused.value) == (
-        f"the state directory {platform.state} has mode 0750, open to others; run: chmod 700 on it"
+        f"the state directory {platform.state} has mode 0750, open to others; chmod 700 it or name another"
     )
     assert files(platform.logs) == {"a.log"}
 
