@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
-from service_helpers import Platform, files, request, whole_run
+from service_helpers import Platform, files, request, scan_all, whole_run
 from sqlalchemy import URL
 
 from cleanup_dagster.bootstrap import open_service
@@ -87,6 +87,22 @@ def test_two_hosts_that_share_a_database_exclude_each_other(postgres: Platform, 
             postgres.run()
     finally:
         end(process)
+
+
+@pytest.mark.parametrize("step", ["back_up", "delete"])
+def test_a_run_whose_lock_the_database_dropped_goes_no_further(postgres: Platform, step: str) -> None:
+    """The server ended that connection, say: by then a run on another host may be at work."""
+    postgres.log("a.log", 31)
+    with postgres.service() as service:
+        checked = scan_all(service, service.begin(request()))
+        backed_up = service.back_up(checked.plans[1]) if step == "delete" else None
+        postgres.sql(
+            "SELECT pg_terminate_backend(pid) FROM pg_locks JOIN pg_database ON oid = database"
+            " WHERE locktype = 'advisory' AND datname = current_database()"
+        )
+        deleted = service.delete(backed_up or service.back_up(checked.plans[1]))
+    assert "the database dropped the lock of live runs, so no further deletion is started" in deleted.problem
+    assert files(postgres.logs) == {"a.log"}
 
 
 def test_runs_of_another_state_directory_are_not_recovered(postgres: Platform, tmp_path: Path) -> None:

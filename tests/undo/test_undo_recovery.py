@@ -476,6 +476,25 @@ def test_what_is_not_what_was_backed_up_is_never_removed(platform: Platform, cha
         assert path.read_text() == "newer"
 
 
+@pytest.mark.parametrize("damage", ["flipped", "missing", "directory away"])
+def test_what_has_no_sound_backup_any_more_goes_back_from_quarantine(platform: Platform, damage: str) -> None:
+    before = garbage(platform)
+    dies(platform)
+    (slot,) = platform.logs.glob(".cleanup-q-*/*")
+    (path,) = [Path(path) for path, text in before.items() if text == slot.read_text()]
+    copy = platform.backups / f"{path.relative_to(platform.logs)}.backup"
+    if damage == "flipped":
+        flip(copy, 3)
+    elif damage == "missing":
+        copy.unlink()
+    else:
+        platform.backups.rename(platform.home / "away")
+    recovers(platform)
+    assert path.read_text() == before[str(path)]
+    assert sum(Path(path).exists() for path in before) == FILES - GONE + 1
+    assert audited(platform) == [("recovered", GONE - 1)]
+
+
 def test_a_killed_run_can_be_undone_at_once_because_undo_settles_it_first(platform: Platform) -> None:
     before = garbage(platform)
     dies(platform)
