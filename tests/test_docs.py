@@ -1,6 +1,7 @@
 """What the documentation shows has to work: its configuration, its SQL, its links, and the tests it names."""
 
 import re
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -100,6 +101,20 @@ def test_links_and_tests_that_are_named_exist(page: Path) -> None:
     for file, name in re.findall(r"`(tests/[\w/]+\.py)(?:::(\w+))?`", text):
         assert (_TOP / file).exists(), file
         assert not name or f"def {name}(" in (_TOP / file).read_text(encoding="utf-8"), f"{file}::{name}"
+
+
+def test_every_row_about_a_threat_names_a_test_or_says_why_there_is_none() -> None:
+    text = (_DOCS / "threats.md").read_text(encoding="utf-8")
+    defined = Counter(
+        name
+        for module in (_TOP / "tests").rglob("test_*.py")
+        for name in re.findall(r"^ *def (test_\w+)\(", module.read_text(encoding="utf-8"), re.MULTILINE)
+    )
+    assert {name: defined[name] for name in re.findall(r"`(test_\w+)`", text) if defined[name] != 1} == {}
+    tables = re.findall(r"^\|[-|]+\|\n((?:\|.*\n)+)", text, re.MULTILINE)
+    shown = [row.split("|")[-2].strip() for table in tables for row in table.splitlines()]
+    assert len(shown) > 100
+    assert [cell for cell in shown if "`test_" not in cell and not cell.startswith("**not shown**: ")] == []
 
 
 def _anchors(page: Path) -> set[str]:
