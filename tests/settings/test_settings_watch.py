@@ -6,31 +6,11 @@ from pathlib import Path
 import pytest
 
 from cleanup_dagster.retention.guardrails import GIB
-from cleanup_dagster.settings import ConfigError, Settings, load_settings
+from cleanup_dagster.settings import load_settings
 
 SECRET = "https://hooks.example.org/services/T0/B0/hush?token=very-secret"  # noqa: S105
 
 Refused = Callable[..., tuple[str, ...]]
-
-
-@pytest.fixture
-def load(tmp_path: Path) -> Callable[..., Settings]:
-    def loaded(content: str, **environ: str) -> Settings:
-        path = tmp_path / "cleanup.yaml"
-        path.write_text(content)
-        return load_settings(environ, path)
-
-    return loaded
-
-
-@pytest.fixture
-def refused(load: Callable[..., Settings]) -> Refused:
-    def problems(content: str, **environ: str) -> tuple[str, ...]:
-        with pytest.raises(ConfigError) as caught:
-            load(content, **environ)
-        return caught.value.problems
-
-    return problems
 
 
 def test_nothing_is_watched_or_started_by_default() -> None:
