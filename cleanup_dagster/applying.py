@@ -28,9 +28,7 @@ from cleanup_dagster.collectors.deletion import CurrentHolds, Totals
 from cleanup_dagster.database import run_targets
 from cleanup_dagster.database.engine import reading
 from cleanup_dagster.database.errors import DatabaseUnavailable
-from cleanup_dagster.database.holds import load_holds
 from cleanup_dagster.database.run_targets import Intent
-from cleanup_dagster.filesystem.names import to_text
 from cleanup_dagster.filesystem.place import place_of
 from cleanup_dagster.filesystem.quarantine import open_quarantine
 from cleanup_dagster.filesystem.tree import open_root
@@ -172,14 +170,13 @@ def settle_now(installation: Installation, plan: Plan) -> Settled:
     """Account for a deletion that broke off in this run. Raises as `settle_target` does, and DatabaseUnavailable."""
     with reading(installation.database) as conn:
         intent = run_targets.intent_of(conn, plan.run.request.run_id, plan.target)
-        active_holds = load_holds(conn)
     if intent is None:
         return Settled({})
     now_ns = installation.clock()
     if is_runs_root(plan.root):
         with installation.run_store() as store:
             return settle_runs(installation.state, intent, store, now_ns)
-    return settle_target(installation.state, intent, HoldMatcher(active_holds, to_text(plan.root), now_ns), now_ns)
+    return settle_target(installation.state, intent, installation.holds(plan.root, now_ns), now_ns)
 
 
 def committed_intent(installation: Installation, plan: Plan, receipts: ManifestRef) -> Intent:
@@ -212,8 +209,7 @@ def delete_target(installation: Installation, backed_up: BackedUp, progress: Pro
 
     def current_holds() -> HoldMatcher:
         require_backups(intent)
-        with reading(installation.database) as conn:
-            return HoldMatcher(load_holds(conn), to_text(plan.root), plan.run.now_ns)
+        return installation.holds(plan.root, plan.run.now_ns)
 
     with open_root(Path(plan.root)) as root, open_quarantine(root) as quarantine:
         tasks = [

@@ -9,7 +9,9 @@ from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from cleanup_dagster.database.audit import AuditRow
+    from collections.abc import Iterable, Iterator, Mapping
+
+    from cleanup_dagster.database.audit import AuditRow, AuditTotals
     from cleanup_dagster.database.holds import HoldRow
     from cleanup_dagster.database.policies import PolicyRow
     from cleanup_dagster.database.runs import RunRecord
@@ -26,6 +28,21 @@ def iso(moment_ns: int | None) -> str | None:
     if moment_ns is None:
         return None
     return f"{_EPOCH + timedelta(microseconds=moment_ns // 1_000):%Y-%m-%dT%H:%M:%SZ}"
+
+
+def of_types(policies: Iterable[PolicyRow], totals: Mapping[str, AuditTotals]) -> Iterator[Document]:
+    """Yield what the policy of each data type says and its cleanups did; types that have no policy come last."""
+    named = {policy.data_type: policy for policy in policies}
+    for data_type in [*named, *sorted(totals.keys() - named.keys())]:
+        policy, mine = named.get(data_type), totals.get(data_type)
+        yield {
+            "data_type": data_type,
+            "retention_days": policy.retention_days if policy else None,
+            "enabled": policy.enabled if policy else None,
+            "last_cleanup": iso(mine.last_cleanup_ns) if mine else None,
+            "total_cleaned": mine.total_cleaned if mine else 0,
+            "space_saved": mine.space_saved if mine else 0,
+        }
 
 
 def of_policy(row: PolicyRow) -> Document:

@@ -38,6 +38,12 @@ class Copy(Struct, frozen=True):
     expires_ns: int
 
 
+def copy_of(installation: Installation, kept: KeptBackups, receipt: Receipt) -> Copy:
+    """Return the copy of what a receipt in `kept` names."""
+    expires_ns = kept.run_started_ns + installation.settings.backup.retention_days * NS_PER_DAY
+    return Copy(kept.run_id, kept.finished_ns, f"{to_text(kept.directory)}/{receipt.backup}", expires_ns)
+
+
 class Explanation(Struct, frozen=True):
     """What governs one file. Without a `verdict` nothing does, and `reason` says why.
 
@@ -180,22 +186,12 @@ def _hold_ends_ns(installation: Installation, verdict: Verdict) -> int | None:
 
 def _copies(installation: Installation, targets: list[Target], place: Path) -> Iterator[Copy]:
     """Yield the backups of the file that are not pruned, from the receipts: one pass over each of its targets'."""
-    retention_ns = installation.settings.backup.retention_days * NS_PER_DAY
     paths = {(target.name, str(target.root)): to_text(_relative(target, place)) for target in targets}
     for kept in kept_backups(installation):
         path = paths.get((kept.target, kept.root))
         if path is not None:
             yield from (
-                Copy(
-                    kept.run_id,
-                    kept.finished_ns,
-                    f"{to_text(kept.directory)}/{receipt.backup}",
-                    kept.run_started_ns + retention_ns,
-                )
-                for receipt in _receipts(kept)
+                copy_of(installation, kept, receipt)
+                for receipt in read_manifest(Path(kept.manifest), Receipt)
                 if receipt.path == path and receipt.backup
             )
-
-
-def _receipts(kept: KeptBackups) -> Iterator[Receipt]:
-    return read_manifest(Path(kept.manifest), Receipt)

@@ -17,10 +17,13 @@ from sqlalchemy import Engine
 from cleanup_dagster.database import runs
 from cleanup_dagster.database.engine import reading
 from cleanup_dagster.database.errors import DatabaseUnavailable
+from cleanup_dagster.database.holds import load_holds
 from cleanup_dagster.database.installation import installation_id
 from cleanup_dagster.database.locks import AdvisoryLock, advisory_lock
+from cleanup_dagster.filesystem.names import to_text
 from cleanup_dagster.handles import Request, Run
 from cleanup_dagster.retention.guardrails import Limits
+from cleanup_dagster.retention.holds import HoldMatcher
 from cleanup_dagster.retention.times import from_ns
 from cleanup_dagster.run_history.store import OpenRunStore, RunStore, RunStoreError
 from cleanup_dagster.run_history.target import RunsTarget
@@ -123,6 +126,14 @@ class Installation:
             "set CLEANUP_DATABASE_URL to the database that was used here before, or, when it was replaced on purpose, "
             f"remove {self.state.path / 'installation_id'}"
         )
+
+    def holds(self, root: str, now_ns: int) -> HoldMatcher:
+        """Return what is held at this moment of what lies at `root`, judged as of `now_ns`. Raises DatabaseUnavailable.
+
+        A hold counts from the moment it is placed, so a run asks again before each batch.
+        """
+        with reading(self.database) as conn:
+            return HoldMatcher(load_holds(conn), to_text(root), now_ns)
 
     def reserve(self, request: Request, now_ns: int) -> None:
         """Write the run's row. Raises RunRefusedError when a run of that id exists."""

@@ -15,9 +15,7 @@ from cleanup_dagster.collectors.shards import Shard
 from cleanup_dagster.database import run_targets
 from cleanup_dagster.database.clock import database_now_ns
 from cleanup_dagster.database.engine import reading
-from cleanup_dagster.database.holds import load_holds
 from cleanup_dagster.database.runs import last_run_started, recent_deletions
-from cleanup_dagster.filesystem.names import to_text
 from cleanup_dagster.filesystem.space import bytes_on_disk, free_bytes, is_volatile, same_filesystem
 from cleanup_dagster.filesystem.tree import RootError, open_root, walk
 from cleanup_dagster.handles import Plan, Run, total
@@ -32,7 +30,6 @@ from cleanup_dagster.retention.guardrails import (
     clock_refusals,
     plan_refusals,
 )
-from cleanup_dagster.retention.holds import HoldMatcher
 from cleanup_dagster.retention.models import (
     NS_PER_DAY,
     NS_PER_SECOND,
@@ -62,7 +59,7 @@ def plan_target(installation: Installation, run: Run, target: Target, progress: 
     header = Header(Kind.PLAN, run_id, target.name, root, run.now_ns)
     rules = Rules(
         allowed,
-        _holds(installation, target, run.now_ns),
+        installation.holds(root, run.now_ns),
         _put_backs(installation, target, run.now_ns),
         run.now_ns,
         target.min_age_ns,
@@ -71,10 +68,20 @@ def plan_target(installation: Installation, run: Run, target: Target, progress: 
     )
     task = JudgeTask(target, rules, installation.state.plan(run_id, target.name), header)
     judged = _judge(installation, task, _reviewed(installation, run, target), progress)
+    return plan_of(installation, run, target, judged, task.header, allowed)
+
+
+def plan_of(
+    installation: Installation, run: Run, target: Target | RunsTarget, judged: Judged, header: Header, allowed: Policies
+) -> Plan:
+    """Return the plan that verdicts make, and write a live run's into the database.
+
+    `allowed` are the policies by which they were judged. Raises DatabaseUnavailable.
+    """
     plan = Plan(
         run,
         target.name,
-        root,
+        header.root,
         target.data_types,
         judged.manifest,
         judged.scanned,
@@ -82,12 +89,12 @@ def plan_target(installation: Installation, run: Run, target: Target, progress: 
         judged.kept,
         judged.largest,
         judged.oldest,
-        warnings=tuple(out_of_bounds(allowed, run.policies, target)),
+        warnings=tuple(_out_of_bounds(allowed, run.policies, target)),
         present=judged.present,
     )
     if not run.request.dry_run:
         with installation.database.begin() as conn:
-            run_targets.record_plan(conn, run_id, target.name, root, plan.scanned, plan.deletable)
+            run_targets.record_plan(conn, run.request.run_id, target.name, header.root, plan.scanned, plan.deletable)
     return plan
 
 
@@ -139,11 +146,6 @@ def _put_backs(installation: Installation, target: Target, now_ns: int) -> PutBa
     return PutBacks([Path(b.manifest) for b in kept], min((b.run_started_ns for b in kept), default=0))
 
 
-def _holds(installation: Installation, target: Target, now_ns: int) -> HoldMatcher:
-    with reading(installation.database) as conn:
-        return HoldMatcher(load_holds(conn), to_text(str(target.root)), now_ns)
-
-
 def within_limits(policies: Policies, target: Target | RunsTarget) -> Policies:
     """Return the policies with those refused whose days lie outside what the target's configuration allows."""
     checked: dict[str, Policy | PolicyProblem] = dict(policies)
@@ -159,7 +161,7 @@ def within_limits(policies: Policies, target: Target | RunsTarget) -> Policies:
     return checked
 
 
-def out_of_bounds(allowed: Policies, policies: Policies, target: Target | RunsTarget) -> Iterator[str]:
+def _out_of_bounds(allowed: Policies, policies: Policies, target: Target | RunsTarget) -> Iterator[str]:
     """Yield why policies were refused that lie outside of a target's bounds."""
     for data_type in target.data_types:
         policy = allowed.get(data_type)

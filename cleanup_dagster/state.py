@@ -51,11 +51,7 @@ class StateDirectory:
 
     def write_saved_plan(self, run_id: str, content: bytes) -> None:
         """Keep what a reviewed plan can be applied by, beside its manifests."""
-        path = self._directory("plans", run_id) / "plan.json"
-        temporary = path.with_suffix(".part")
-        temporary.touch(mode=0o600)
-        temporary.write_bytes(content)
-        temporary.replace(path)
+        _write_whole(self._directory("plans", run_id) / "plan.json", content)
 
     def read_saved_plan(self, run_id: str) -> bytes | None:
         """Return what `write_saved_plan` kept, or None when that is over."""
@@ -64,11 +60,7 @@ class StateDirectory:
 
     def write_progress(self, run_id: str, content: bytes) -> None:
         """Say how far a run is, for whoever watches from another process. Nothing depends on it."""
-        path = self._directory("plans", run_id) / "progress.json"
-        temporary = path.with_suffix(".part")
-        temporary.touch(mode=0o600)
-        temporary.write_bytes(content)
-        temporary.replace(path)
+        _write_whole(self._directory("plans", run_id) / "progress.json", content)
 
     def read_progress(self, run_id: str) -> bytes | None:
         """Return what `write_progress` wrote last, or None."""
@@ -173,6 +165,14 @@ class StateDirectory:
                 os.unlink(temporary, dir_fd=self._fd)
             os.fsync(self._fd)
         return path.read_text(encoding="ascii").strip()
+
+
+def _write_whole(path: Path, content: bytes) -> None:
+    """Write a file that nobody sees by half."""
+    temporary = path.with_suffix(".part")
+    temporary.touch(mode=0o600)
+    temporary.write_bytes(content)
+    temporary.replace(path)
 
 
 def _checked(name: str) -> str:

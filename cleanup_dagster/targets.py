@@ -121,14 +121,52 @@ class LimitKeys(Strict):
     allow_volatile_backup: bool = Field(default=False, description=TRUTH)
 
 
-class Target(Strict):
+class Governed(Strict):
+    """What every target has, of whatever kind: a name, and the bounds of what policies and runs may do there."""
+
+    name: str = Field(description=SLUG_TEXT)
+    min_age: Duration = Field(
+        default=0.0,
+        ge=0,
+        le=RETENTION_DAYS_MAX * 86_400,
+        description="a number of seconds, or text such as '30m', '2h' or '1d', up to 36500 days",
+    )
+    retention_days_min: int = Field(
+        default=RETENTION_DAYS_MIN, ge=RETENTION_DAYS_MIN, le=RETENTION_DAYS_MAX, description=DAYS
+    )
+    retention_days_max: int = Field(
+        default=RETENTION_DAYS_MAX, ge=RETENTION_DAYS_MIN, le=RETENTION_DAYS_MAX, description=DAYS
+    )
+    limits: TargetLimits = Limits()
+
+    @property
+    def min_age_ns(self) -> int:
+        """`min_age` in nanoseconds, rounded up."""
+        return math.ceil(Fraction(self.min_age) * NS_PER_SECOND)
+
+    @field_validator("name")
+    @classmethod
+    def _check_name(cls, value: str) -> str:
+        if not SLUG.fullmatch(value):
+            raise ValueError(f"{shown(value)} is not a name of {SLUG_TEXT}")
+        return value
+
+    @field_validator("retention_days_max")
+    @classmethod
+    def _check_retention(cls, value: int, info: ValidationInfo) -> int:
+        least = info.data.get("retention_days_min", value)
+        if value < least:
+            raise ValueError(f"{value} is less than retention_days_min, {least}; exchange them")
+        return value
+
+
+class Target(Governed):
     """One directory that may be cleaned: what in it, and within which bounds.
 
     `patterns` and `excludes` are globs: without a slash they match a name at any depth, with one the path below the
     root. An exclude that matches a directory, with or without `/**`, excludes everything in it.
     """
 
-    name: str = Field(description=SLUG_TEXT)
     kind: Literal["operations", "files"] = Field(description="operations, files or dagster_runs")
     data_type: str | None = Field(default=None, validate_default=True, description=SLUG_TEXT)
     recursive: bool = Field(description=TRUTH)
@@ -137,34 +175,16 @@ class Target(Strict):
     excludes: Globs
     max_depth: int = whole(64, 1, 200)
     remove_empty_dirs: bool = Field(default=False, description=TRUTH)
-    min_age: Duration = Field(
-        default=0.0,
-        ge=0,
-        le=RETENTION_DAYS_MAX * 86_400,
-        description="a number of seconds, or text such as '30m', '2h' or '1d', up to 36500 days",
-    )
     age_from: Literal["mtime", "newest"] = Field(default="mtime", description="mtime or newest")
     max_json_bytes: Size = Field(default=MIB, ge=1, le=64 * MIB, description=_SIZE + ", up to 64 MiB")
     delete_unreadable: bool = Field(default=False, description=TRUTH)
-    retention_days_min: int = Field(
-        default=RETENTION_DAYS_MIN, ge=RETENTION_DAYS_MIN, le=RETENTION_DAYS_MAX, description=DAYS
-    )
-    retention_days_max: int = Field(
-        default=RETENTION_DAYS_MAX, ge=RETENTION_DAYS_MIN, le=RETENTION_DAYS_MAX, description=DAYS
-    )
     format: Literal["files", "archive"] = Field(description="files or archive")
     optional: bool = Field(default=False, description=TRUTH)
-    limits: TargetLimits = Limits()
 
     @property
     def data_types(self) -> tuple[str, ...]:
         """The data types whose policies govern this target's files."""
         return OPERATION_DATA_TYPES if self.data_type is None else (self.data_type,)
-
-    @property
-    def min_age_ns(self) -> int:
-        """`min_age` in nanoseconds, rounded up."""
-        return math.ceil(Fraction(self.min_age) * NS_PER_SECOND)
 
     @model_validator(mode="before")
     @classmethod
@@ -181,13 +201,6 @@ class Target(Strict):
             "format": "files" if operations else "archive",
             **given,
         }
-
-    @field_validator("name")
-    @classmethod
-    def _check_name(cls, value: str) -> str:
-        if not SLUG.fullmatch(value):
-            raise ValueError(f"{shown(value)} is not a name of {SLUG_TEXT}")
-        return value
 
     @field_validator("data_type")
     @classmethod
@@ -232,14 +245,6 @@ class Target(Strict):
     @classmethod
     def _check_operations_only(cls, value: Any, info: ValidationInfo) -> Any:
         return _only_for("operations", value, info)
-
-    @field_validator("retention_days_max")
-    @classmethod
-    def _check_retention(cls, value: int, info: ValidationInfo) -> int:
-        least = info.data.get("retention_days_min", value)
-        if value < least:
-            raise ValueError(f"{value} is less than retention_days_min, {least}; exchange them")
-        return value
 
 
 def _only_for(kind: str, value: object, info: ValidationInfo) -> object:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from cleanup_dagster.cli import exits
 from cleanup_dagster.cli.undo import require_path
 from cleanup_dagster.cli.words import days, minute, short, when
-from cleanup_dagster.documents import iso, of_audit, of_explanation, of_run
+from cleanup_dagster.documents import of_audit, of_explanation, of_run, of_types
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -104,20 +104,7 @@ def stats(session: Session) -> int:
         sets = list_backups(installation)
     free = free_bytes(session.settings.backup.directory)
     held = sum(one.bytes for one in sets)
-    named = {row.data_type: row for row in policies}
-    rows: list[dict[str, object]] = []
-    for data_type in [*named, *sorted(totals.keys() - named.keys())]:
-        policy, mine = named.get(data_type), totals.get(data_type)
-        rows.append(
-            {
-                "data_type": data_type,
-                "retention_days": policy.retention_days if policy else None,
-                "enabled": policy.enabled if policy else None,
-                "last_cleanup": iso(mine.last_cleanup_ns) if mine else None,
-                "total_cleaned": mine.total_cleaned if mine else 0,
-                "space_saved": mine.space_saved if mine else 0,
-            }
-        )
+    named, rows = {row.data_type: row for row in policies}, list(of_types(policies, totals))
 
     def show() -> None:
         shown = [

@@ -11,8 +11,7 @@ from cleanup_dagster.backups.manifest import Header, ManifestError, read_header,
 from cleanup_dagster.database.engine import reading
 from cleanup_dagster.database.policies import load_policies
 from cleanup_dagster.database.run_targets import KeptBackups
-from cleanup_dagster.explaining import Copy, Explanation, OutsideError
-from cleanup_dagster.filesystem.names import to_text
+from cleanup_dagster.explaining import Copy, Explanation, OutsideError, copy_of
 from cleanup_dagster.installation import Installation
 from cleanup_dagster.inventory import kept_backups
 from cleanup_dagster.planning import within_limits
@@ -78,16 +77,10 @@ def _due_ns(verdict: Verdict, target: RunsTarget) -> int | None:
 
 
 def _copies(installation: Installation, run_id: str) -> Iterator[Copy]:
-    retention_ns = installation.settings.backup.retention_days * NS_PER_DAY
     for kept in kept_backups(installation):
         if kept.root.startswith(f"{ROOT}/"):
             yield from (
-                Copy(
-                    kept.run_id,
-                    kept.finished_ns,
-                    f"{to_text(kept.directory)}/{receipt.backup}",
-                    kept.run_started_ns + retention_ns,
-                )
+                copy_of(installation, kept, receipt)
                 for receipt in read_manifest(Path(kept.manifest), Receipt)
                 if run_id_of(receipt.path) == run_id and _went(installation, kept, receipt)
             )

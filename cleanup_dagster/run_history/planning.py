@@ -5,13 +5,10 @@ from collections.abc import Iterable, Iterator
 from msgspec import structs
 
 from cleanup_dagster.backups.manifest import Header, Kind, batches, read_manifest
-from cleanup_dagster.database import run_targets
-from cleanup_dagster.database.engine import reading
-from cleanup_dagster.database.holds import load_holds
 from cleanup_dagster.handles import Plan, Run
 from cleanup_dagster.installation import Installation, Progress
 from cleanup_dagster.judging import write_verdicts
-from cleanup_dagster.planning import out_of_bounds, within_limits
+from cleanup_dagster.planning import plan_of, within_limits
 from cleanup_dagster.retention.holds import HoldMatcher
 from cleanup_dagster.retention.models import Candidate, Identity, Policy, PolicyProblem, Reason, Verdict
 from cleanup_dagster.retention.rules import KeepLast, Policies, judge, keep
@@ -45,8 +42,7 @@ def plan_runs(installation: Installation, run: Run, target: RunsTarget, store: R
         raise RunStoreError(f"Dagster's runs cannot be purged here: {'; '.join(problems)}")
     run_id = run.request.run_id
     root = store.root(create=not run.request.dry_run)
-    with reading(installation.database) as conn:
-        holds = HoldMatcher(load_holds(conn), root, run.now_ns)
+    holds = installation.holds(root, run.now_ns)
     allowed = within_limits(run.policies, target)
     policies = _keeping_last(allowed, target.keep_last_per_job)
     keep_last = KeepLast(policies)
@@ -62,25 +58,9 @@ def plan_runs(installation: Installation, run: Run, target: RunsTarget, store: R
         judged = write_verdicts(_only(whole_groups(second), reviewed), path, header)
     finally:
         draft.unlink(missing_ok=True)
-    plan = Plan(
-        run,
-        target.name,
-        root,
-        target.data_types,
-        judged.manifest,
-        judged.scanned,
-        judged.expired,
-        judged.kept,
-        judged.largest,
-        judged.oldest,
-        warnings=tuple(out_of_bounds(allowed, run.policies, target)),
-        # Only what is expired was weighed: the bytes of all runs would be a scan of every event there is.
-        present={name: structs.replace(stock, bytes=0) for name, stock in judged.present.items()},
-    )
-    if not run.request.dry_run:
-        with installation.database.begin() as conn:
-            run_targets.record_plan(conn, run_id, target.name, root, plan.scanned, plan.deletable)
-    return plan
+    # Only what is expired was weighed: the bytes of all runs would be a scan of every event there is.
+    present = {name: structs.replace(stock, bytes=0) for name, stock in judged.present.items()}
+    return plan_of(installation, run, target, structs.replace(judged, present=present), header, allowed)
 
 
 def _keeping_last(policies: Policies, least: int) -> dict[str, Policy | PolicyProblem]:

@@ -26,8 +26,6 @@ from cleanup_dagster.backups.manifest import (
 )
 from cleanup_dagster.backups.packed import ArchiveBackups, archive_name
 from cleanup_dagster.collectors.deletion import Totals
-from cleanup_dagster.database.engine import reading
-from cleanup_dagster.database.holds import load_holds
 from cleanup_dagster.filesystem.identity import identify
 from cleanup_dagster.handles import BackedUp, Deleted, Plan, counts_of, merge, total
 from cleanup_dagster.installation import Installation, Progress, RunRefusedError
@@ -213,8 +211,7 @@ def delete_runs(
     with write_manifest(state.outcomes(run_id, plan.target), header) as outcomes:
         for groups in _batches(read_manifest(Path(receipts.path), Receipt), target.batch_runs):
             require_backups(intent)
-            with reading(installation.database) as conn:
-                holds = HoldMatcher(load_holds(conn), plan.root, plan.run.now_ns)
+            holds = installation.holds(plan.root, plan.run.now_ns)
             for outcome in _purge(groups, store, target, holds, late=budget.over()):
                 outcomes.write(outcome)
                 totals.add(outcome)

@@ -1,17 +1,13 @@
 """The target of kind `dagster_runs`: no directory, but the Dagster instance that the job runs on."""
 
-import math
-from fractions import Fraction
 from typing import Annotated, Any, Literal, cast
 
-from pydantic import BeforeValidator, Field, ValidationInfo, field_validator
+from pydantic import BeforeValidator, Field
 
 from cleanup_dagster.config_file import shown
-from cleanup_dagster.retention.defaults import DAGSTER_RUNS, RETENTION_DAYS_MAX, RETENTION_DAYS_MIN
-from cleanup_dagster.retention.guardrails import Limits
-from cleanup_dagster.retention.models import NS_PER_SECOND
+from cleanup_dagster.retention.defaults import DAGSTER_RUNS
 from cleanup_dagster.run_history.store import Keep
-from cleanup_dagster.targets import DAYS, SLUG, SLUG_TEXT, TRUTH, Duration, Strict, TargetLimits, whole
+from cleanup_dagster.targets import TRUTH, Duration, Governed, whole
 
 DATA_TYPE = DAGSTER_RUNS
 KIND = "dagster_runs"
@@ -37,10 +33,9 @@ def _statuses(value: object) -> tuple[str, ...]:
     return items
 
 
-class RunsTarget(Strict):
+class RunsTarget(Governed):
     """Which of the instance's finished runs may go, and how. The policy `dagster_runs` says when."""
 
-    name: str = Field(description=SLUG_TEXT)
     kind: Literal["dagster_runs"] = Field(description=KIND)
     statuses: Annotated[tuple[str, ...], BeforeValidator(_statuses)] = FINISHED
     job_names: Annotated[tuple[str, ...], BeforeValidator(_texts)] = ("*",)
@@ -57,19 +52,6 @@ class RunsTarget(Strict):
         default=0.0, ge=0, le=7 * 86_400, description="seconds, or text such as '30m' or '2h', up to 7 days; 0 is none"
     )
     vacuum: bool = Field(default=True, description=TRUTH)
-    min_age: Duration = Field(
-        default=0.0,
-        ge=0,
-        le=RETENTION_DAYS_MAX * 86_400,
-        description="a number of seconds, or text such as '30m', '2h' or '1d', up to 36500 days",
-    )
-    retention_days_min: int = Field(
-        default=RETENTION_DAYS_MIN, ge=RETENTION_DAYS_MIN, le=RETENTION_DAYS_MAX, description=DAYS
-    )
-    retention_days_max: int = Field(
-        default=RETENTION_DAYS_MAX, ge=RETENTION_DAYS_MIN, le=RETENTION_DAYS_MAX, description=DAYS
-    )
-    limits: TargetLimits = Limits()
 
     @property
     def data_types(self) -> tuple[str, ...]:
@@ -80,23 +62,3 @@ class RunsTarget(Strict):
     def keep(self) -> Keep:
         """What must be known after a purge as before."""
         return Keep(self.asset_events, self.keep_job_partitions)
-
-    @property
-    def min_age_ns(self) -> int:
-        """`min_age` in nanoseconds, rounded up."""
-        return math.ceil(Fraction(self.min_age) * NS_PER_SECOND)
-
-    @field_validator("name")
-    @classmethod
-    def _check_name(cls, value: str) -> str:
-        if not SLUG.fullmatch(value):
-            raise ValueError(f"{shown(value)} is not a name of {SLUG_TEXT}")
-        return value
-
-    @field_validator("retention_days_max")
-    @classmethod
-    def _check_retention(cls, value: int, info: ValidationInfo) -> int:
-        least = info.data.get("retention_days_min", value)
-        if value < least:
-            raise ValueError(f"{value} is less than retention_days_min, {least}; exchange them")
-        return value

@@ -6,17 +6,16 @@ import os
 import re
 import sqlite3
 import sys
-import time
 from collections.abc import Mapping
 from contextlib import closing
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import pytest
+from two_roots import TwoRoots
 
 from cleanup_dagster.cli import invoking
 
-DAY = 86_400
 #: Name, age in days, and status. The first three have outlived their policies.
 OPERATIONS = (
     ("old", 120, "completed"),
@@ -54,16 +53,13 @@ class Terminal(io.StringIO):
         return True
 
 
-class Platform:
+class Platform(TwoRoots):
     """Directories `ops` and `dbt` with files of all ages, and a `cleanup.yaml` for them."""
 
+    always: ClassVar[dict[str, Any]] = {"limits": {"free_space_reserve": 0, "allow_volatile_backup": True}}
+
     def __init__(self, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.home = home
-        self.ops = home / "ops"
-        self.dbt = home / "dbt"
-        self.backups = home / "backups"
-        self.state = home / "state"
-        self.config = home / "cleanup.yaml"
+        super().__init__(home)
         self._monkeypatch = monkeypatch
         for name, days, status in OPERATIONS:
             self.operation(name, days, status)
@@ -73,32 +69,6 @@ class Platform:
 
     def operation(self, name: str, days: float, status: str = "completed") -> Path:
         return self.put(self.ops / f"operation_{name}.json", json.dumps({"operation_id": name, "status": status}), days)
-
-    def put(self, path: Path, content: str, days: float) -> Path:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(content, encoding="utf-8")
-        moment = time.time() - days * DAY
-        os.utime(path, (moment, moment))
-        return path
-
-    def configure(self, **more: Any) -> None:
-        """Write `cleanup.yaml`, which is JSON here: YAML contains it."""
-        content: dict[str, Any] = {
-            "state_dir": str(self.state),
-            "backup": {"directory": str(self.backups)},
-            "limits": {"free_space_reserve": 0, "allow_volatile_backup": True},
-            "targets": [
-                {"name": "operations", "kind": "operations", "root": str(self.ops)},
-                {
-                    "name": "dbt_logs",
-                    "kind": "files",
-                    "data_type": "dbt_logs",
-                    "root": str(self.dbt),
-                    "format": "files",
-                },
-            ],
-        }
-        self.config.write_text(json.dumps({**content, **more}), encoding="utf-8")
 
     def call(self, *arguments: str, answer: str | None = None) -> Ended:
         """Run a command in this process; with an `answer` somebody sits at a terminal and types it."""

@@ -683,11 +683,8 @@ def test_an_interrupted_deletion_is_settled(
     assert not (platform.root / QUARANTINE).exists()
 
 
-@pytest.fixture
-def in_quarantine(platform: Platform, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A file that an interrupted run left in its quarantine; the path of it there."""
-    platform.file("d/a.log")
-    platform.back_up(platform.verdicts())
+def interrupt_after_taking(platform: Platform, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Delete, and be interrupted when the first file has been moved into quarantine."""
 
     def strike(_: str) -> None:
         raise KeyboardInterrupt
@@ -696,6 +693,14 @@ def in_quarantine(platform: Platform, monkeypatch: pytest.MonkeyPatch) -> Path:
         around_take(patch, after=strike)
         with pytest.raises(KeyboardInterrupt):
             platform.delete()
+
+
+@pytest.fixture
+def in_quarantine(platform: Platform, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A file that an interrupted run left in its quarantine; the path of it there."""
+    platform.file("d/a.log")
+    platform.back_up(platform.verdicts())
+    interrupt_after_taking(platform, monkeypatch)
     return platform.root / QUARANTINE / f"{platform.run}.0"
 
 
@@ -806,14 +811,7 @@ def test_recovery_claims_nothing_about_a_directory_it_cannot_look_into(
 def test_recovery_without_a_backup_goes_by_identity(platform: Platform, monkeypatch: pytest.MonkeyPatch) -> None:
     platform.file("a.log")
     platform.back_up(platform.verdicts(), skip_backup=True)
-
-    def strike(_: str) -> None:
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        around_take(patch, after=strike)
-        with pytest.raises(KeyboardInterrupt):
-            platform.delete()
+    interrupt_after_taking(platform, monkeypatch)
     assert states(platform.recover()) == {"a.log": (State.DELETED, "")}
 
 

@@ -14,24 +14,20 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
+from two_roots import TwoRoots
+
 PROJECT = Path(__file__).parents[2]
 _BIN = Path(sys.executable).parent
-_DAY = 86_400
 _GRACE_SECONDS = 10
 EXPIRED = frozenset({"operation_old.json", "operation_crashed.json", "dbt.log.9"})
 KEPT = frozenset({"operation_new.json", "dbt.log.0"})
 
 
-class Platform:
+class Platform(TwoRoots):
     """Two roots with expired and fresh files, their `cleanup.yaml`, and a DAGSTER_HOME."""
 
     def __init__(self, home: Path) -> None:
-        self.home = home
-        self.ops = home / "ops"
-        self.dbt = home / "dbt"
-        self.backups = home / "backups"
-        self.state = home / "state"
-        self.config = home / "cleanup.yaml"
+        super().__init__(home)
         self.dagster_home = home / "dagster"
         self.dagster_home.mkdir()
         (self.dagster_home / "dagster.yaml").write_text("telemetry: {enabled: false}\n", encoding="utf-8")
@@ -46,30 +42,6 @@ class Platform:
         self.put(self.ops / "operation_old.json", f'{{"status": "completed", "at": {time.time_ns()}}}', days=120)
         self.put(self.ops / "operation_crashed.json", f'{{"status": "error", "at": {time.time_ns()}}}', days=20)
         self.put(self.dbt / "dbt.log.9", f"ran at {time.time_ns()}\n", days=9)
-
-    def put(self, path: Path, content: str, days: float) -> None:
-        path.parent.mkdir(exist_ok=True)
-        path.write_text(content, encoding="utf-8")
-        moment = time.time() - days * _DAY
-        os.utime(path, (moment, moment))
-
-    def configure(self, **more: Any) -> None:
-        """Write `cleanup.yaml`, which is JSON here: YAML contains it."""
-        content: dict[str, Any] = {
-            "state_dir": str(self.state),
-            "backup": {"directory": str(self.backups)},
-            "targets": [
-                {"name": "operations", "kind": "operations", "root": str(self.ops)},
-                {
-                    "name": "dbt_logs",
-                    "kind": "files",
-                    "data_type": "dbt_logs",
-                    "root": str(self.dbt),
-                    "format": "files",
-                },
-            ],
-        }
-        self.config.write_text(json.dumps({**content, **more}), encoding="utf-8")
 
     def run_config(self, **config: Any) -> Path:
         """Return a file for `-c`."""

@@ -3,19 +3,17 @@
 """A small platform with something to clean, and the code location over it, as Dagster would load it."""
 
 import json
-import os
 import sqlite3
-import time
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
+from two_roots import TwoRoots
 
 from cleanup_dagster.orchestration.location import code_location
 from cleanup_dagster.settings import load_settings
 
-DAY = 86_400
 LIVE = {"dry_run": False, "type": "manual"}
 
 #: Name, days old, and what it says: two that have outlived their policies (90 and 14 days) and three that have not.
@@ -30,46 +28,16 @@ EXPIRED_OPERATIONS = {"operation_old.json", "operation_crashed.json"}
 EXPIRED_LOGS = {"dbt.log.2"}
 
 
-class Platform:
+class Platform(TwoRoots):
     """Directories `ops` and `dbt` with files of all ages, and a `cleanup.yaml` for them."""
 
     def __init__(self, home: Path) -> None:
-        self.home = home
-        self.ops = home / "ops"
-        self.dbt = home / "dbt"
-        self.backups = home / "backups"
-        self.state = home / "state"
-        self.config = home / "cleanup.yaml"
+        super().__init__(home)
         for name, days, said in OPERATIONS:
             self.put(self.ops / name, json.dumps({"operation_id": name, **said}), days)
         for number, days in enumerate((0, 3, 9)):
             self.put(self.dbt / f"dbt.log.{number}", "x" * 1000, days)
         self.configure()
-
-    def put(self, path: Path, content: str, days: float) -> Path:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(content, encoding="utf-8")
-        moment = time.time() - days * DAY
-        os.utime(path, (moment, moment))
-        return path
-
-    def configure(self, **more: Any) -> None:
-        """Write `cleanup.yaml`, which is JSON here: YAML contains it."""
-        content: dict[str, Any] = {
-            "state_dir": str(self.state),
-            "backup": {"directory": str(self.backups)},
-            "targets": [
-                {"name": "operations", "kind": "operations", "root": str(self.ops)},
-                {
-                    "name": "dbt_logs",
-                    "kind": "files",
-                    "data_type": "dbt_logs",
-                    "root": str(self.dbt),
-                    "format": "files",
-                },
-            ],
-        }
-        self.config.write_text(json.dumps({**content, **more}), encoding="utf-8")
 
     def definitions(self) -> dg.Definitions:
         """Return what Dagster would load now."""

@@ -18,7 +18,7 @@ from cleanup_dagster.backups.manifest import read_header, read_manifest
 from cleanup_dagster.carrying import DeleteTask
 from cleanup_dagster.collectors import deletion
 from cleanup_dagster.handles import BackedUp, Plan
-from cleanup_dagster.installation import RunLockedError
+from cleanup_dagster.installation import Progress, RunLockedError
 from cleanup_dagster.judging import JudgeTask
 from cleanup_dagster.retention.models import Receipt, State, Verdict
 from cleanup_dagster.workers import Job, StoppedError, WorkerError, run_shards
@@ -267,24 +267,27 @@ def test_a_hold_placed_while_workers_delete_reaches_them(many: Platform, monkeyp
     assert len(files(many.logs)) == _MANY - states[State.DELETED].files
 
 
-def test_a_step_that_is_stopped_stops_its_workers_after_a_batch(many: Platform) -> None:
-    def stop(count: int) -> None:
-        if count:
-            raise KeyboardInterrupt
-
+def stopped_in_mid_deletion(many: Platform, stop: Progress) -> None:
+    """Delete until `stop` interrupts it: no worker is left then, and the next run settles what was begun."""
     with many.service() as service:
-        run = service.begin(request())
-        checked = scan_all(service, run)
+        checked = scan_all(service, service.begin(request()))
         (plan,) = [plan for plan in checked.plans if plan.target == "logs"]
         backed_up: BackedUp = service.back_up(plan)
         with pytest.raises(KeyboardInterrupt):
             service.delete(backed_up, stop)
     assert children() == []
     assert 0 < len(files(many.logs)) < _MANY
-    ended = many.run()  # what the stopped one left is settled
-    assert len(ended.run.recovered) == 1
+    assert len(many.run().run.recovered) == 1
     assert files(many.logs) == set()
     assert many.ask("SELECT SUM(records_deleted) FROM cleanup_audit") == [(_MANY,)]
+
+
+def test_a_step_that_is_stopped_stops_its_workers_after_a_batch(many: Platform) -> None:
+    def stop(count: int) -> None:
+        if count:
+            raise KeyboardInterrupt
+
+    stopped_in_mid_deletion(many, stop)
 
 
 def test_a_worker_that_hangs_does_not_hold_up_who_stops_the_run(
@@ -297,17 +300,7 @@ def test_a_worker_that_hangs_does_not_hold_up_who_stops_the_run(
             os.kill(alive[0], signal.SIGSTOP)
             raise KeyboardInterrupt
 
-    with many.service() as service:
-        checked = scan_all(service, service.begin(request()))
-        (plan,) = [plan for plan in checked.plans if plan.target == "logs"]
-        backed_up: BackedUp = service.back_up(plan)
-        with pytest.raises(KeyboardInterrupt):
-            service.delete(backed_up, stop)
-    assert children() == []
-    assert 0 < len(files(many.logs)) < _MANY
-    assert len(many.run().run.recovered) == 1
-    assert files(many.logs) == set()
-    assert many.ask("SELECT SUM(records_deleted) FROM cleanup_audit") == [(_MANY,)]
+    stopped_in_mid_deletion(many, stop)
 
 
 def test_a_task_is_refused_when_its_parent_is_gone() -> None:

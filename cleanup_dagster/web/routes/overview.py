@@ -9,7 +9,7 @@ from msgspec import structs
 
 from cleanup_dagster import __version__
 from cleanup_dagster.database.urls import describe, read_url
-from cleanup_dagster.documents import Document, iso, of_audit
+from cleanup_dagster.documents import Document, iso, of_audit, of_types
 from cleanup_dagster.filesystem.space import free_bytes
 from cleanup_dagster.inventory import list_backups
 from cleanup_dagster.retention.models import NS_PER_DAY, NS_PER_SECOND, CleanupType
@@ -120,31 +120,24 @@ def settings(request: Request) -> Response:
 
 def _by_type(parts: Parts) -> list[Document]:
     records, settings = parts.platform.records, parts.platform.settings
-    totals = records.totals()
     policies = {policy.data_type: policy for policy in records.policies()}
     current = parts.snapshots.current
     rows: list[Document] = []
-    for data_type in [*policies, *sorted(totals.keys() - policies.keys())]:
-        policy, mine = policies.get(data_type), totals.get(data_type)
+    for row in of_types(policies.values(), records.totals()):
+        data_type = str(row["data_type"])
+        policy = policies.get(data_type)
 
         def goes(facet: Facet, data_type: str = data_type) -> bool:
             return facet.goes and facet.data_type == data_type
 
         expired = current.index.tally(goes) if current else None
-        rows.append(
-            {
-                "data_type": data_type,
-                "retention_days": policy.retention_days if policy else None,
-                "enabled": policy.enabled if policy else None,
-                "last_cleanup": iso(mine.last_cleanup_ns) if mine else None,
-                "total_cleaned": mine.total_cleaned if mine else 0,
-                "space_saved": mine.space_saved if mine else 0,
-                "expired_files": expired.files if expired else None,
-                "expired_bytes": expired.bytes if expired else None,
-                "targets": [target.name for target in settings.all_targets if data_type in target.data_types],
-                "problem": policy.problem if policy else "there is no policy, so all of it is kept",
-            }
-        )
+        row |= {
+            "expired_files": expired.files if expired else None,
+            "expired_bytes": expired.bytes if expired else None,
+            "targets": [target.name for target in settings.all_targets if data_type in target.data_types],
+            "problem": policy.problem if policy else "there is no policy, so all of it is kept",
+        }
+        rows.append(row)
     return rows
 
 
