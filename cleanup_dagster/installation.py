@@ -108,8 +108,11 @@ class Installation:
         return relief or self.settings.backup.directory
 
     def writes_archives(self, request: Request, target: str) -> bool:
-        """Tell whether a run backs up a target in one archive: under disk pressure always, for copies free nothing."""
-        return request.disk_pressure or self.target(target).format == "archive"
+        """Tell whether a run backs up a target in one archive: Dagster's runs always, and files under disk pressure.
+
+        Copies would free nothing there.
+        """
+        return request.disk_pressure or self.runs_target(target) is not None or self.target(target).format == "archive"
 
     def stranger(self) -> str:
         """Say why the database is not the one this state directory belongs to; empty when it is.

@@ -16,9 +16,9 @@ from cleanup_dagster.database import run_targets
 from cleanup_dagster.database.clock import database_now_ns
 from cleanup_dagster.database.engine import reading
 from cleanup_dagster.database.runs import last_run_started, recent_deletions
-from cleanup_dagster.filesystem.space import bytes_on_disk, free_bytes, is_volatile, same_filesystem
+from cleanup_dagster.filesystem.space import bytes_in_archive, bytes_on_disk, free_bytes, is_volatile, same_filesystem
 from cleanup_dagster.filesystem.tree import RootError, open_root, walk
-from cleanup_dagster.handles import Plan, Run, total
+from cleanup_dagster.handles import Plan, Run
 from cleanup_dagster.installation import Installation, Progress
 from cleanup_dagster.judging import Judged, JudgeTask, Rules, join_judged, judge_target
 from cleanup_dagster.retention.defaults import things
@@ -196,14 +196,22 @@ def wrong_clock(installation: Installation, run: Run) -> Iterator[Refusal]:
 
 def _space_refusals(installation: Installation, run: Run, plans: Sequence[Plan]) -> Iterator[Refusal]:
     directory = installation.backup_directory(run.request)
-    everything = total(plan.deletable for plan in plans)  # all targets' copies go to the same place
-    needed = bytes_on_disk(everything.files, everything.bytes)
+    needed = sum(_room_for(installation, plan) for plan in plans)  # all targets' copies go to the same place
     available, volatile = free_bytes(directory), is_volatile(directory)
     for plan in plans:
         if plan.deletable.files:
             source_volatile = not is_runs_root(plan.root) and is_volatile(Path(plan.root))
             space = BackupSpace(needed, available, volatile, source_volatile)
             yield from backup_refusals(plan.target, space, installation.limits(plan.target))
+
+
+def _room_for(installation: Installation, plan: Plan) -> int:
+    """Return the bytes that the backup of what a plan deletes takes at most."""
+    going = plan.deletable
+    if not going.files:
+        return 0
+    packed = installation.writes_archives(plan.run.request, plan.target)
+    return bytes_in_archive(going.files, going.bytes) if packed else bytes_on_disk(going.files, going.bytes)
 
 
 def _useless_backups(installation: Installation, run: Run, plans: Sequence[Plan]) -> Iterator[Refusal]:

@@ -11,6 +11,7 @@ from msgspec import Struct
 _VOLATILE = frozenset({"tmpfs", "ramfs"})
 _NOT_THERE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP})
 _BLOCK = 4_096  # what a copy of any size rounds up to
+_MEMBER = 1_024  # a tar header of 512 bytes and up to 511 of padding; a long name's larger header packs to less
 
 Answer = TypeVar("Answer")
 
@@ -49,6 +50,11 @@ def free_bytes(path: Path) -> int:
 def bytes_on_disk(files: int, size: int) -> int:
     """Return the bytes that copies of `files` files of `size` bytes together take at most, blocks included."""
     return size + files * _BLOCK
+
+
+def bytes_in_archive(files: int, size: int) -> int:
+    """Return the bytes that an archive of `files` files of `size` bytes together takes at most: nothing of it packs."""
+    return size + files * _MEMBER + _BLOCK
 
 
 def is_volatile(path: Path) -> bool:

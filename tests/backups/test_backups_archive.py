@@ -1,6 +1,8 @@
 """Archives: what goes in comes out, by tar and by the manifest's offsets, and damage never passes for content."""
 
 import os
+import random
+import string
 import subprocess
 import tarfile
 from collections.abc import Generator, Iterator
@@ -14,6 +16,7 @@ from hypothesis import strategies as st
 
 from cleanup_dagster.backups.archive import FRAME_BYTES, ArchiveWriter, Member, read_member, tar_header, unpack
 from cleanup_dagster.filesystem.identity import identify
+from cleanup_dagster.filesystem.space import bytes_in_archive
 from cleanup_dagster.retention.models import Identity
 
 names = st.binary(min_size=1, max_size=250).filter(lambda name: b"/" not in name and b"\0" not in name)
@@ -60,6 +63,18 @@ def test_every_member_reads_back_by_its_offsets_and_by_tar(tmp_path: Path, files
     with closing(tarfile.open(raw, encoding="utf-8", errors="surrogateescape")) as tar:
         read = [(os.fsencode(info.name), (tar.extractfile(info) or pytest.fail("no file")).read()) for info in tar]
     assert read == [(name, data) for name, data, _ in members]
+
+
+@pytest.mark.parametrize(("files", "size"), [(1_000, 1), (1_000, 513), (2, FRAME_BYTES + 1), (3, 0)])
+def test_an_archive_is_never_larger_than_the_room_that_was_asked_for(tmp_path: Path, files: int, size: int) -> None:
+    """Not of bytes and names that do not pack either."""
+    with archive(tmp_path / "a.tar.zst") as fd:
+        writer = ArchiveWriter(fd)
+        for number in range(files):
+            name = "".join(random.choices(string.ascii_letters, k=250)) + str(number)  # noqa: S311
+            add(writer, write(tmp_path / "source", os.urandom(size)), name)
+        writer.finish()
+        assert files * size < os.fstat(fd).st_size <= bytes_in_archive(files, files * size)
 
 
 def unpack_all(path: Path) -> Iterator[bytes]:

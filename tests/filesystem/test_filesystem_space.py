@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from filesystem_helpers import mounted
 
-from cleanup_dagster.filesystem.space import bytes_on_disk, free_bytes, is_volatile
+from cleanup_dagster.filesystem.space import bytes_in_archive, bytes_on_disk, free_bytes, is_volatile
 
 
 def test_what_is_free_where_it_will_be_created(tmp_path: Path) -> None:
@@ -36,6 +36,10 @@ def test_what_leads_nowhere_is_not_there(tmp_path: Path, loop: bool) -> None:
 def test_a_copy_takes_up_to_a_block_more_than_its_bytes() -> None:
     assert bytes_on_disk(3, 10) == 10 + 3 * 4_096
     assert bytes_on_disk(0, 0) == 0
+
+
+def test_a_file_in_an_archive_takes_up_to_a_header_and_its_padding_more() -> None:
+    assert bytes_in_archive(3, 10) == 10 + 3 * 1_024 + 4_096
 
 
 @pytest.mark.needs_root

@@ -231,6 +231,20 @@ def test_too_little_free_space_for_the_copies_of_all_targets_together(
     assert len(files(platform.logs)) == 2
 
 
+def test_archives_need_room_for_their_bytes_and_headers_alone(
+    platform: Platform, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    platform.target("logs")["format"] = "archive"
+    expired(platform, 5, 1000)
+    platform.operation("old", 91)
+    copies, packed = (platform.dry().plans[name].deletable for name in ("operations", "logs"))
+    needed = copies.bytes + 4096 * copies.files + packed.bytes + 1024 * packed.files + 4096
+    room_for(monkeypatch, GIB + needed)
+    assert platform.dry().tripped == []
+    room_for(monkeypatch, GIB + needed - 1)
+    assert set(platform.dry().tripped) == {"free_space"}
+
+
 def test_a_backup_in_memory_of_files_on_disk(platform: Platform, monkeypatch: pytest.MonkeyPatch) -> None:
     expired(platform, 1)
     in_memory(monkeypatch, platform.backups)
