@@ -156,7 +156,10 @@ class Deleted(Struct, frozen=True):
 
 
 class Step(Struct, frozen=True):
-    """How far a run is: what it does (`deleted`) in which target, with how many files of how many (0: unknown)."""
+    """How far a run is: what it does (`deleted`) in which target, and with how many of how many (0: unknown).
+
+    `what` is what it counts: `files` or `runs`.
+    """
 
     done: str
     target: str
@@ -164,6 +167,7 @@ class Step(Struct, frozen=True):
     of: int
     began_ns: int
     at_ns: int
+    what: str = "files"
 
 
 class Pruned(Struct, frozen=True):

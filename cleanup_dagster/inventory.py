@@ -1,7 +1,7 @@
 """What backups there are, until when, and whether every byte of them is what was written."""
 
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from msgspec import Struct, structs
@@ -13,8 +13,10 @@ from cleanup_dagster.database.run_targets import KeptBackups, unpruned_backups
 from cleanup_dagster.filesystem.names import to_text
 from cleanup_dagster.filesystem.private import UnsafeDirectoryError
 from cleanup_dagster.installation import Installation, Progress
+from cleanup_dagster.retention.defaults import together
 from cleanup_dagster.retention.models import NS_PER_DAY, NS_PER_SECOND, Receipt, Tally
 from cleanup_dagster.retention.times import from_ns
+from cleanup_dagster.run_history.store import is_runs_root
 
 
 class BackupSet(Struct, frozen=True):
@@ -28,6 +30,11 @@ class BackupSet(Struct, frozen=True):
     bytes: int
     made_ns: int
     expires_ns: int
+
+
+def things_in(sets: Iterable[BackupSet]) -> str:
+    """Return what some backups are of: `files`, `runs`, or `files and runs`."""
+    return together("runs" if is_runs_root(one.root) else "files" for one in sets)
 
 
 class BackupFile(Struct, frozen=True):

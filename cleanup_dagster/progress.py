@@ -17,8 +17,8 @@ Progress = Callable[[int], None]
 class Listener(Protocol):
     """What a watching face offers to the steps of a run."""
 
-    def begin(self, done: str, subject: str, of: int) -> Progress:
-        """Hear that a step begins: what it does (`deleted`), in which target, with how many files (0: unknown)."""
+    def begin(self, done: str, subject: str, of: int, what: str) -> Progress:
+        """Hear that a step begins: what it does (`deleted`), in which target, with how many (0: unknown) of what."""
         ...
 
     def take(self, value: object) -> None:
@@ -43,10 +43,10 @@ def listening(listener: Listener) -> Generator[None]:
         _listener.reset(token)
 
 
-def begin(done: str, subject: str, of: int) -> Progress:
+def begin(done: str, subject: str, of: int, what: str) -> Progress:
     """Tell the listener, if there is one, that a step begins, and return what it is to be told its progress by."""
     listener = _listener.get()
-    return _nobody if listener is None else listener.begin(done, subject, of)
+    return _nobody if listener is None else listener.begin(done, subject, of, what)
 
 
 def hand_over(value: object) -> None:

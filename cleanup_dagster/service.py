@@ -44,6 +44,7 @@ from cleanup_dagster.records import Records
 from cleanup_dagster.recovery import recover_all
 from cleanup_dagster.reporting import conclude
 from cleanup_dagster.restoring import restore
+from cleanup_dagster.retention.defaults import things
 from cleanup_dagster.retention.guardrails import BYPASSABLE, Refusal
 from cleanup_dagster.retention.models import CleanupType, PolicyProblem
 from cleanup_dagster.reviewed import load_plan, save_plan, tripped_by
@@ -126,6 +127,11 @@ class CleanupService:
         """Prune what is over before anything is judged: it would fill the disk until the end of the run."""
         pruned = self.prune(run)
         return structs.replace(run, pruned=pruned.copies, problems=(*run.problems, *pruned.problems))
+
+    def things(self, target_name: str) -> str:
+        """Return what the items of a target are called, `files` or `runs`. Raises RunRefusedError: it is no target."""
+        target = self._installation.runs_target(target_name) or self._installation.target(target_name)
+        return things(target.data_types)
 
     def scan(self, run: Run, target_name: str, progress: Progress = no_progress) -> Plan:
         """Judge everything in one target and write its plan. Changes nothing, whatever the run is."""

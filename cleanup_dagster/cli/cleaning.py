@@ -138,8 +138,8 @@ def _live(session: Session, wanted: Wanted, plan: str = "") -> int:
 def _say_stopped(session: Session, ended: Executed) -> None:
     if not ended.stopped:
         return
-    done = ended.watch.done
-    what = ", ".join(f"{files(count)} {name}" for name, count in done.items() if count) or "nothing done"
+    watch = ended.watch
+    what = ", ".join(f"{watch.counted(name)} {name}" for name, count in watch.done.items() if count) or "nothing done"
     session.out.note(
         f"Interrupted at a safe point ({what}). What was not deleted is untouched and comes up again in the next run."
     )
@@ -166,7 +166,7 @@ def _show_overview(session: Session, overview: PlanOverview) -> None:
     aside = session.out.aside
     aside.print(f"Plan {short(overview.run_id)}, made {when(overview.made_ns)}\n")
     show_types(aside, overview.types)
-    aside.print("\nEach file is verified again; what changed since then is left alone.")
+    aside.print("\nEach of them is verified again; what changed since then is left alone.")
 
 
 def _finish_refused(session: Session, report: Report) -> int:

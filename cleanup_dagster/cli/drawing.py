@@ -7,7 +7,7 @@ import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Protocol
 
-from cleanup_dagster.cli.words import files
+from cleanup_dagster.retention.defaults import counted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
@@ -24,8 +24,8 @@ _TITLES = {"judged": "Scan", "backed up": "Back up", "deleted": "Delete", "resto
 class Drawing(Protocol):
     """Shows the progress of steps, of which one or two are at work at a time."""
 
-    def begin(self, done: str, subject: str, of: int) -> Callable[[int], None]:
-        """Show a step, and return what is to be called with each number of files it has done."""
+    def begin(self, done: str, subject: str, of: int, what: str) -> Callable[[int], None]:
+        """Show a step, and return what is to be called with each number of files or runs it has done."""
         ...
 
     def say(self, text: str) -> None:
@@ -64,17 +64,17 @@ class Bars:
         """Write a line above the bars."""
         self._progress.console.print(text)
 
-    def begin(self, done: str, subject: str, of: int) -> Callable[[int], None]:
-        """Show a bar; without a number of files it moves to and fro."""
+    def begin(self, done: str, subject: str, of: int, what: str) -> Callable[[int], None]:
+        """Show a bar; without a number of them it moves to and fro."""
         title = _title(done, subject)
-        task = self._progress.add_task(title, total=of or None, count=files(0), rate="")
+        task = self._progress.add_task(title, total=of or None, count=counted(0, what), rate="")
         started, count, lock = time.monotonic(), 0, threading.Lock()
 
         def update(more: int) -> None:
             nonlocal count
             with lock:
                 count += more
-            whole = f"{count:,} of {of:,}" if of else files(count)
+            whole = f"{count:,} of {of:,}" if of else counted(count, what)
             rate = f"{count / max(time.monotonic() - started, 1e-3):,.0f}/s" if count else ""
             self._progress.update(task, advance=more, count=whole, rate=rate)
 
@@ -91,7 +91,7 @@ class Lines:
         """Write a line."""
         self._out.note(text)
 
-    def begin(self, done: str, subject: str, of: int) -> Callable[[int], None]:
+    def begin(self, done: str, subject: str, of: int, what: str) -> Callable[[int], None]:
         """Write a line when the last one is long enough ago."""
         title = _title(done, subject)
         started = said = time.monotonic()
@@ -104,7 +104,7 @@ class Lines:
             if now - said >= _EVERY_SECONDS:
                 said = now
                 rate = count / (now - started)
-                whole = f"{count:,} of {files(of)}" if of else files(count)
+                whole = f"{count:,} of {counted(of, what)}" if of else counted(count, what)
                 left = f", {max(of - count, 0) / rate:,.0f} s left" if of and rate else ""
                 self._out.note(f"{title}: {whole}, {rate:,.0f}/s{left}")
 

@@ -41,27 +41,35 @@ _AT_ONCE = "Ended at once. The next live run settles what was in hand; nothing i
 
 
 class Watch:
-    """Listens to a run from the thread that executes it. `done` counts files by what was done with them."""
+    """Listens to a run from the thread that executes it. `done` counts files and runs by what was done with them."""
 
     def __init__(self, shown: Drawing) -> None:
         self.done: collections.Counter[str] = collections.Counter()
+        self._counts: dict[str, set[str]] = collections.defaultdict(set)
         self._shown = shown
         self._values: list[object] = []
         self._stop = threading.Event()
 
-    def begin(self, done: str, subject: str, of: int) -> Callable[[int], None]:
+    def begin(self, done: str, subject: str, of: int, what: str) -> Callable[[int], None]:
         """Show a step that begins."""
         from cleanup_dagster.installation import RunRefusedError
 
-        update = self._shown.begin(done, subject, of)
+        update = self._shown.begin(done, subject, of, what)
 
         def report(more: int) -> None:
             self.done[done] += more
+            self._counts[done] |= {what} if more else set()
             update(more)
             if self._stop.is_set():
                 raise RunRefusedError("the run was told to stop")
 
         return report
+
+    def counted(self, done: str) -> str:
+        """Return with how many of what something was done: `1,234 files`, `7 files and runs`."""
+        from cleanup_dagster.retention.defaults import counted, together
+
+        return counted(self.done[done], together(self._counts[done]))
 
     def take(self, value: object) -> None:
         """Keep what a step ended with."""

@@ -36,7 +36,7 @@ def explain(session: Session, path: str) -> int:
             one = explain_run(installation, run_id)
         return session.finish(of_explanation(one), lambda: _show_explanation(session, one))
     with session.installation() as installation:
-        judged = Lines(session.out).begin("judged", "", 0)  # says something only when there is much to look at
+        judged = Lines(session.out).begin("judged", "", 0, "files")  # says something only when there is much to look at
         found = explained(installation, os.path.abspath(path), judged)  # noqa: PTH100  resolve() would follow a link
     return session.finish(of_explanation(found), lambda: _show_explanation(session, found))
 

@@ -90,10 +90,9 @@ def _broken_off(ended: Executed, *, dry_run: bool) -> CliError:
         return CliError(ended.failure, ended.code)
     if dry_run:
         return CliError("Interrupted; nothing was written.", exits.INTERRUPTED)
-    count = ended.watch.done["restored"]
     return CliError(
-        f"Interrupted at a safe point after {files(count)} of the restore; start it again for the rest, "
-        "what is back already is left as it is.",
+        f"Interrupted at a safe point after {ended.watch.counted('restored')} of the restore; start it again for "
+        "the rest, what is back already is left as it is.",
         exits.INTERRUPTED,
     )
 
@@ -200,12 +199,14 @@ def _with_backups(service: CleanupService, typed: str) -> str:
 def verify_backups(session: Session, typed: str | None) -> int:
     """Read every byte of the backups again."""
     from cleanup_dagster.cli.drawing import drawing
+    from cleanup_dagster.inventory import things_in
 
     with session.service() as service:
         run_id = _with_backups(service, typed) if typed else None
-        of = sum(one.files for one in service.backups(run_id))
+        sets = service.backups(run_id)
+        of, what = sum(one.files for one in sets), things_in(sets)
         with drawing(session.out) as shown:
-            found = service.verify_backups(shown.begin("verified", "", of), run_id)
+            found = service.verify_backups(shown.begin("verified", "", of, what), run_id)
     code = exits.SOME_FAILED if found.damaged else exits.DONE
     document: dict[str, object] = {
         "sound": tally(found.sound),
@@ -214,18 +215,22 @@ def verify_backups(session: Session, typed: str | None) -> int:
             for one in found.damaged
         ],
     }
-    return session.finish(document, lambda: _show_verified(session, found), code)
+    return session.finish(document, lambda: _show_verified(session, found, what), code)
 
 
-def _show_verified(session: Session, found: Verification) -> None:
+def _show_verified(session: Session, found: Verification, what: str) -> None:
+    from cleanup_dagster.retention.defaults import counted
     from cleanup_dagster.retention.guardrails import format_bytes
 
     for one in found.damaged:
         session.out.page.print(f"damaged: {one.path} of run {short(one.run_id)}: copy {one.backup}: {one.problem}")
     verb = "is" if found.sound.files == 1 else "are"
-    session.out.say(f"{files(found.sound.files)} ({format_bytes(found.sound.bytes)}) {verb} what was written.")
+    sound = counted(found.sound.files, what)
+    session.out.say(f"{sound} ({format_bytes(found.sound.bytes)}) {verb} what was written.")
     if found.damaged:
-        session.out.say(f"{files(len(found.damaged))} cannot be restored; a restore leaves them out and says so.")
+        session.out.say(
+            f"{counted(len(found.damaged), what)} cannot be restored; a restore leaves them out and says so."
+        )
 
 
 def prune_backups(session: Session, *, yes: bool, dry_run: bool) -> int:

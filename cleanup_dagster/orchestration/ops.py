@@ -30,6 +30,7 @@ from cleanup_dagster.installation import RunRefusedError
 from cleanup_dagster.orchestration import assets, metadata
 from cleanup_dagster.orchestration.config import CleanupConfig
 from cleanup_dagster.orchestration.resources import CleanupResource
+from cleanup_dagster.retention.defaults import things
 from cleanup_dagster.retention.models import CleanupType
 from cleanup_dagster.service import MET, CleanupService
 from cleanup_dagster.tags import EXECUTED_BY_TAG
@@ -75,7 +76,7 @@ def load_policies(
 def scan_files(context: dg.OpExecutionContext, task: ScanTask, cleanup: CleanupResource) -> Plan:
     """Find everything one target's patterns name and judge it. Changes nothing."""
     service = cleanup.service()
-    judged = log_progress(context, service, "judged")
+    judged = log_progress(context, service, "judged", what=service.things(task.target))
     plan = service.scan(task.run, task.target, judged)
     judged.end(plan.scanned.files)
     context.log.info("%s: %s", plan.target, metadata.intention([plan]))
@@ -110,7 +111,8 @@ def check_plan(
 def back_up_files(context: dg.OpExecutionContext, plan: Plan, cleanup: CleanupResource) -> BackedUp:
     """Copy what one target's plan deletes, make the copies durable, verify them, and commit the intent."""
     service = cleanup.service()
-    backed_up = service.back_up(plan, log_progress(context, service, "backed up", plan.deletable.files))
+    what = things(plan.data_types)
+    backed_up = service.back_up(plan, log_progress(context, service, "backed up", plan.deletable.files, what))
     if backed_up.problem:
         context.log.error("%s", backed_up.problem)
     else:
@@ -123,9 +125,9 @@ def back_up_files(context: dg.OpExecutionContext, plan: Plan, cleanup: CleanupRe
 @dg.op
 def delete_files(context: dg.OpExecutionContext, backed_up: BackedUp, cleanup: CleanupResource) -> Deleted:
     """Delete what one target's committed receipts name, each file verified in quarantine."""
-    files = total(backed_up.copied.values()).files
+    count, what = total(backed_up.copied.values()).files, things(backed_up.plan.data_types)
     service = cleanup.service()
-    deleted = service.delete(backed_up, log_progress(context, service, "deleted", files))
+    deleted = service.delete(backed_up, log_progress(context, service, "deleted", count, what))
     if deleted.problem:
         context.log.error("%s", deleted.problem)
     context.log.info("%s", metadata.gone_and_left(deleted))
@@ -223,21 +225,22 @@ def executed_by(context: dg.OpExecutionContext) -> str:
 class LoggedProgress:
     """The progress of one step: logged every few seconds with its rate, noted for the page, told to whoever watches."""
 
-    def __init__(self, context: dg.OpExecutionContext, service: CleanupService, done: str, of: int) -> None:
+    def __init__(self, context: dg.OpExecutionContext, service: CleanupService, done: str, of: int, what: str) -> None:
         self._context = context
         self._service = service
         self._done = done
         self._files = of
+        self._what = what
         self._of = f" of {of:,}" if of else ""
         self._count = 0
         self._started = self._logged = time.monotonic()
         # The mapping key of a step in a fan-out is its target's name.
-        self._told = progress.begin(done, context.get_mapping_key() or "", of)
+        self._told = progress.begin(done, context.get_mapping_key() or "", of, what)
         self._began_ns = time.time_ns()
         self._note()
 
     def __call__(self, more: int) -> None:
-        """Count `more` files. Raises RunRefusedError when the one who watches wants the step to stop."""
+        """Count `more` of them. Raises RunRefusedError when the one who watches wants the step to stop."""
         self._count += more
         now = time.monotonic()
         if now - self._noted >= _NOTE_EVERY_SECONDS:
@@ -245,21 +248,24 @@ class LoggedProgress:
         if now - self._logged >= _LOG_EVERY_SECONDS:
             self._logged = now
             rate = f"{self._count / (now - self._started):,.0f}"
-            self._context.log.info("%s %s%s files, %s a second", self._done, f"{self._count:,}", self._of, rate)
+            count = f"{self._count:,}{self._of} {self._what}"
+            self._context.log.info("%s %s, %s a second", self._done, count, rate)
         self._told(more)
 
     def _note(self) -> None:
         self._noted = time.monotonic()
         target = self._context.get_mapping_key() or ""
-        step = Step(self._done, target, self._count, self._files, self._began_ns, time.time_ns())
+        step = Step(self._done, target, self._count, self._files, self._began_ns, time.time_ns(), self._what)
         self._service.note_progress(self._context.run_id, step)
 
     def end(self, count: int) -> None:
-        """Say how many files there were in the end; steps count in batches and leave out the last one."""
+        """Say how many there were in the end; steps count in batches and leave out the last one."""
         with contextlib.suppress(RunRefusedError):  # too late to stop what is over; the next step hears of it
             self._told(max(count - self._count, 0))
 
 
-def log_progress(context: dg.OpExecutionContext, service: CleanupService, done: str, of: int = 0) -> LoggedProgress:
-    """Return the progress of a step that is about to begin."""
-    return LoggedProgress(context, service, done, of)
+def log_progress(
+    context: dg.OpExecutionContext, service: CleanupService, done: str, of: int = 0, what: str = "files"
+) -> LoggedProgress:
+    """Return the progress of a step that is about to begin: what is `done`, with how many of `what` (0: unknown)."""
+    return LoggedProgress(context, service, done, of, what)

@@ -9,6 +9,7 @@ from pydantic import Field
 
 from cleanup_dagster import progress
 from cleanup_dagster.handles import RestoreRequest
+from cleanup_dagster.inventory import things_in
 from cleanup_dagster.orchestration import metadata
 from cleanup_dagster.orchestration.config import root_schema
 from cleanup_dagster.orchestration.ops import executed_by, log_progress
@@ -50,9 +51,9 @@ def restore_files(context: dg.OpExecutionContext, config: RestoreConfig, cleanup
     )
     try:
         service = cleanup.service()
-        whole = not request.paths and not request.data_types
-        of = sum(backups.files for backups in service.backups(request.of_run)) if whole else 0
-        report = service.restore(request, log_progress(context, service, "restored", of))
+        sets, whole = service.backups(request.of_run), not request.paths and not request.data_types
+        of = sum(one.files for one in sets) if whole else 0
+        report = service.restore(request, log_progress(context, service, "restored", of, things_in(sets)))
     except MET as error:
         progress.hand_over(error)
         raise dg.Failure(str(error), allow_retries=False) from None

@@ -27,7 +27,12 @@ RETENTION_DAYS_MAX = 36_500
 
 def things(data_types: Iterable[str]) -> str:
     """Return what the items of some data types are called: `files`, `runs`, or `files and runs`."""
-    return " and ".join(sorted({"runs" if name == DAGSTER_RUNS else "files" for name in data_types})) or "files"
+    return together("runs" if name == DAGSTER_RUNS else "files" for name in data_types)
+
+
+def together(kinds: Iterable[str]) -> str:
+    """Return `files and runs` where there are both, else what there is."""
+    return " and ".join(sorted(set(kinds))) or "files"
 
 
 def counted(number: int, what: str = "files") -> str:

@@ -151,12 +151,15 @@ def test_bars_of_millions_fit_80_columns(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(time, "monotonic", lambda: next(seconds))
     stderr = Terminal()
     with drawing(Output(io.StringIO(), stderr, as_json=False)) as shown:
-        for done, subject in (("judged", "x" * 60), ("backed up", "y" * 60), ("deleted", "operations")):
-            shown.begin(done, subject, 0 if done == "judged" else 10_000_000)(9_999_999)
+        shown.begin("judged", "x" * 60, 0, "files")(9_999_999)
+        shown.begin("judged", "dagster_runs", 0, "runs")(1)
+        for done, subject in (("backed up", "y" * 60), ("deleted", "operations")):
+            shown.begin(done, subject, 10_000_000, "files")(9_999_999)
     lines = _plain(stderr.getvalue()).splitlines()
     assert max(map(len, lines)) <= 80
     for wanted in (
         r"Scan x+\.\.\. +\S+ +9,999,999 files +[45][09]{2},[09]{3}/s",
+        r"Scan dagster_runs +\S+ +1 run ",
         r"Back up y+\.\.\. +\S+ +9,999,999 of 10,000,000 +[45][09]{2},[09]{3}/s",
         r"Delete operations +\S+ +9,999,999 of 10,000,000 +[45][09]{2},[09]{3}/s",
     ):
@@ -212,8 +215,8 @@ def test_a_stop_during_deletion_settles_the_batch_in_hand(
     monkeypatch.setattr(deletion, "BATCH", 128)
     begin = Watch.begin
 
-    def stopped_after_one_batch(self: Watch, done: str, subject: str, of: int) -> Callable[[int], None]:
-        report = begin(self, done, subject, of)
+    def stopped_after_one_batch(self: Watch, done: str, subject: str, of: int, what: str) -> Callable[[int], None]:
+        report = begin(self, done, subject, of, what)
 
         def batch(more: int) -> None:
             if done == "deleted" and more:

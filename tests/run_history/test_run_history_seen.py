@@ -10,9 +10,12 @@ from run_history_helpers import LIVE, Shop, why
 
 from cleanup_dagster.bootstrap import open_installation
 from cleanup_dagster.cli import invoking
+from cleanup_dagster.cli.executing import Watch
 from cleanup_dagster.explaining import Explanation, OutsideError
+from cleanup_dagster.installation import Progress
 from cleanup_dagster.orchestration.assets import key_of
 from cleanup_dagster.orchestration.checks import OVERDUE, asset_checks
+from cleanup_dagster.progress import listening
 from cleanup_dagster.retention.models import Reason
 from cleanup_dagster.run_history.explaining import explain_run, run_named
 from cleanup_dagster.service import no_progress
@@ -23,15 +26,32 @@ pytestmark = pytest.mark.parametrize("past", ["sqlite"], indirect=True)
 RUNS = frozenset({"dagster_runs"})
 
 
+class Silent:
+    """Shows no progress."""
+
+    def begin(self, done: str, subject: str, of: int, what: str) -> Progress:  # noqa: ARG002 as those that show it
+        return no_progress
+
+    def say(self, text: str) -> None:
+        raise AssertionError(text)
+
+
 def explained(run_id: str) -> Explanation:
     with open_installation(load_settings()) as installation:
         return explain_run(installation, run_id)
 
 
 def test_dagster_shows_runs_and_calls_them_so(shop: Shop, ids: dict[str, str]) -> None:
-    purged = shop.job(LIVE)
+    watch = Watch(Silent())
+    with listening(watch):
+        purged = shop.job(LIVE)
 
     assert purged.success, why(purged)
+    assert [watch.counted(done) for done in ("judged", "backed up", "deleted")] == ["15 runs", "10 runs", "10 runs"]
+    with shop.service() as service:
+        step = service.progress_of(purged.run_id)
+    assert step is not None
+    assert (step.done, step.what) == ("deleted", "runs")
     (seen,) = (one for one in purged.get_asset_observation_events() if one.asset_key == key_of("dagster_runs"))
     observed = seen.asset_observation_data.asset_observation
     assert str(observed.description).startswith("10 of 10 expired runs deleted")
@@ -131,7 +151,7 @@ def test_a_purge_is_made_and_undone_on_the_command_line(
     assert f"Restore   cleanup-operations restore {run_id} '{ids['export']}'" in gone
     assert "runs" in call("backups", "list")
     assert ids["export"] in call("backups", "show", run_id)
-    assert "9 " in call("backups", "verify")
+    assert "9 runs (" in call("backups", "verify")
 
     call("restore", run_id, ids["export"])
     assert {ids["export"]} <= shop.run_ids()

@@ -91,6 +91,23 @@ def test_names_of_files_are_shown_and_never_obeyed(visitor: Visitor) -> None:
     assert "owned" not in page.title()
 
 
+@pytest.mark.parametrize(
+    ("types", "said"),
+    [
+        ("['dbt_logs']", "1 file, 2,000 files deleted"),
+        ("['dagster_runs']", "1 run, 2,000 runs deleted"),
+        ("['dagster_runs', 'dbt_logs']", "1 files and runs, 2,000 files and runs deleted"),
+    ],
+)
+def test_dagsters_runs_are_called_so(visitor: Visitor, types: str, said: str) -> None:
+    words = f"""import("/static/js/format.js").then(({{ counted, runResult, things, went }}) => {{
+        const audit = {types}.map((type) => ({{ data_type: type, records_deleted: 1 }}));
+        const run = {{ status: "done", deleted_files: 2000, freed_bytes: 1 }};
+        return `${{counted(1, things({types}))}}, ${{runResult(run, went({{ audit }}))}}`;
+    }})"""
+    assert visitor.log_in().evaluate(words).startswith(said)
+
+
 def test_a_policy_is_changed_a_plan_reviewed_run_and_undone(site: Site, visitor: Visitor) -> None:
     page = visitor.log_in()
     expect(page.locator("#card-files")).to_have_text(re.compile(r"^\d+$"))

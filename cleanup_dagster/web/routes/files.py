@@ -10,6 +10,7 @@ from fastapi import APIRouter, Depends, Query, Request, Response
 
 from cleanup_dagster.documents import Document, iso
 from cleanup_dagster.interpreter import command_of
+from cleanup_dagster.retention.defaults import things
 from cleanup_dagster.retention.models import NS_PER_DAY, Reason
 from cleanup_dagster.retention.rules import sentence
 from cleanup_dagster.web.auth import visitor_of
@@ -23,7 +24,14 @@ router = APIRouter(prefix=f"{API}/files", tags=["files"])
 
 PAGE_MAX = 500
 Sort = Literal["age", "-age", "size", "-size", "path", "-path", "pipeline", "-pipeline"]
-_EXAMPLE = {"total_files": 1000, "matching": 120, "matching_bytes": 7340032, "page": 1, "per_page": 50}
+_EXAMPLE = {
+    "total_files": 1000,
+    "things": "files",
+    "matching": 120,
+    "matching_bytes": 7340032,
+    "page": 1,
+    "per_page": 50,
+}
 _SHORT = Query(max_length=200)
 
 
@@ -73,10 +81,12 @@ def files(request: Request, asked: Annotated[Asked, Depends()]) -> Response:
     current = parts_of(request).snapshots.current
     if current is None:
         nothing = {"matching": 0, "matching_bytes": 0, "page": asked.page, "per_page": asked.per_page}
+        nothing |= {"things": things(())}
         return reply({"success": True, "total_files": 0, **nothing, "scanned_at": None, "operations": []})
     found = asked.of(current.index, asked.filter)
     rows = found.pop("rows")
-    return reply({"success": True, "total_files": current.index.files, **found, "operations": rows})
+    what = things(facet.data_type for facet in current.index.facets)
+    return reply({"success": True, "total_files": current.index.files, "things": what, **found, "operations": rows})
 
 
 @router.post("/refresh", status_code=HTTPStatus.ACCEPTED, responses=ok(LAUNCHED, 202))

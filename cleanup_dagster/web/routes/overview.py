@@ -12,6 +12,7 @@ from cleanup_dagster.database.urls import describe, read_url
 from cleanup_dagster.documents import Document, iso, of_audit, of_types
 from cleanup_dagster.filesystem.space import free_bytes
 from cleanup_dagster.inventory import list_backups
+from cleanup_dagster.retention.defaults import things
 from cleanup_dagster.retention.models import NS_PER_DAY, NS_PER_SECOND, CleanupType
 from cleanup_dagster.run_history.store import ROOT
 from cleanup_dagster.run_history.target import RunsTarget
@@ -39,6 +40,7 @@ _STATS = {
 }
 _OVERVIEW = {
     "files_to_clean": 120,
+    "things_to_clean": "files",
     "bytes_to_free": 7340032,
     "space_freed": 293601280,
     "held_by_backups": 52428800,
@@ -148,6 +150,7 @@ def _overview(parts: Parts) -> Document:
     expired = current.index.tally(lambda facet: facet.goes) if current else None
     return {
         "files_to_clean": expired.files if expired else None,
+        "things_to_clean": things(facet.data_type for facet in current.index.facets if facet.goes) if current else None,
         "bytes_to_free": expired.bytes if expired else None,
         "space_freed": sum(one.space_saved for one in records.totals().values()),
         "held_by_backups": sum(one.bytes for one in list_backups(platform.installation)),

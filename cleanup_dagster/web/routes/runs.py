@@ -23,7 +23,15 @@ router = APIRouter(prefix=API, tags=["runs"])
 
 _PER_PAGE = 50
 _STEPS = {"judged": "scan", "backed up": "back up", "deleted": "delete", "restored": "restore"}
-_PROGRESS = {"step": "delete", "target": "operations", "done": 40, "of": 120, "rate": 20.5, "remaining_s": 4.0}
+_PROGRESS = {
+    "step": "delete",
+    "target": "operations",
+    "done": 40,
+    "of": 120,
+    "things": "files",
+    "rate": 20.5,
+    "remaining_s": 4.0,
+}
 _TARGET = {
     "target": "operations",
     "root": "/srv/operations",
@@ -205,6 +213,7 @@ def _progress(step: Step | None) -> Document | None:
         "target": step.target,
         "done": step.files,
         "of": step.of or None,
+        "things": step.what,
         "rate": rate,
         "remaining_s": remaining,
         "at": iso(step.at_ns),

@@ -2,7 +2,7 @@
 
 import { api, get } from "./api.js";
 import { announce, byId, changed, h, toast } from "./dom.js";
-import { bytes, duration, files, isOver, number, runResult, runTitle } from "./format.js";
+import { bytes, counted, duration, isOver, number, runResult, runTitle, went } from "./format.js";
 
 const LOOK_MS = 10_000;
 const FOLLOW_MS = 1_000;
@@ -52,7 +52,7 @@ async function poll(runId) {
   followed.delete(runId);
   strip();
   if (entry.detail && isOver(entry.detail.run)) {
-    toast(`${runTitle(entry.detail.run)}: ${entry.detail.run.status}. ${runResult(entry.detail.run)}`);
+    toast(`${runTitle(entry.detail.run)}: ${entry.detail.run.status}. ${runResult(entry.detail.run, went(entry.detail))}`);
     changed();
     setTimeout(changed, INDEXED_MS);
   }
@@ -67,7 +67,7 @@ function speak({ run, progress }, said) {
   return now;
 }
 
-const how = ({ done, of }) => (of ? `${number(done)} of ${files(of)}` : files(done));
+const how = ({ done, of, things: what }) => (of ? `${number(done)} of ${counted(of, what)}` : counted(done, what));
 
 function step(progress) {
   const doing = STEPS[progress.step] ?? progress.step;
@@ -131,4 +131,4 @@ export function startActivity() {
 }
 
 /** Return what a run took, for a heading: `412 files, 3.1 GiB`. */
-export const amount = (count, size) => `${files(count)}, ${bytes(size)}`;
+export const amount = (count, size, what) => `${counted(count, what)}, ${bytes(size)}`;

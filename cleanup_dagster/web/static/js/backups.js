@@ -3,7 +3,7 @@
 import { amount } from "./activity.js";
 import { api, get } from "./api.js";
 import { button, byId, h, nothing, path } from "./dom.js";
-import { bytes, moment, number } from "./format.js";
+import { bytes, capitalized, moment, number, thingsAt } from "./format.js";
 import { chooseFiles, openRun } from "./rundetails.js";
 
 function row(set) {
@@ -14,7 +14,7 @@ function row(set) {
     h("td", { class: "num" }, number(set.files)),
     h("td", { class: "num medium-only" }, bytes(set.bytes)),
     h("td", { class: "nowrap" }, moment(set.expires_at)),
-    h("td", { class: "num" }, button("Files…", () => void chooseFiles(set.run_id), "small-button")));
+    h("td", { class: "num" }, button(`${capitalized(thingsAt([set]))}…`, () => void chooseFiles(set.run_id, [set]), "small-button")));
 }
 
 export async function showBackups() {
@@ -28,10 +28,10 @@ export async function showBackups() {
     }
     const newest = [...backups].sort((one, other) => (one.made_at < other.made_at ? 1 : -1));
     const total = backups.reduce((sum, set) => [sum[0] + set.files, sum[1] + set.bytes], [0, 0]);
-    place.replaceChildren(h("div", { class: "toolbar" }, h("span", {}, `${amount(...total)} held`)),
+    place.replaceChildren(h("div", { class: "toolbar" }, h("span", {}, `${amount(...total, thingsAt(backups))} held`)),
       h("table", { class: "data" },
         h("caption", { class: "visually-hidden" }, "Backups"),
-        h("thead", {}, h("tr", {}, h("th", { scope: "col" }, "Made"), h("th", { scope: "col" }, "Target"), h("th", { scope: "col", class: "num" }, "Files"),
+        h("thead", {}, h("tr", {}, h("th", { scope: "col" }, "Made"), h("th", { scope: "col" }, "Target"), h("th", { scope: "col", class: "num" }, capitalized(thingsAt(backups))),
           h("th", { scope: "col", class: "num medium-only" }, "Size"), h("th", { scope: "col" }, "Expires"), h("th", { scope: "col" }, h("span", { class: "visually-hidden" }, "Actions")))),
         h("tbody", {}, newest.map(row))));
   } catch (problem) {

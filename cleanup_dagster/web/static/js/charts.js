@@ -1,7 +1,7 @@
 // Files and bytes deleted per day, stacked by data type. Drawn by uPlot; the same figures stand in a table below.
 
 import { h, smallTable } from "./dom.js";
-import { DATA_TYPES, bytes, day, number } from "./format.js";
+import { DATA_TYPES, bytes, capitalized, day, number, things } from "./format.js";
 import { colour } from "./theme.js";
 
 const DAY_S = 86_400;
@@ -18,14 +18,14 @@ export function showCharts(place, days, span) {
   }
   const types = DATA_TYPES.concat(other(days)).filter((type) => days.some((one) => one.types?.[type]?.files));
   const dates = calendar(days, span);
-  const charts = [["files", "Files deleted per day", number], ["bytes", "Bytes deleted per day", bytes]]
-    .map(([unit, title, format]) => ({ unit, title, format, plot: h("div", { class: "chart-plot" }), hover: h("p", { class: "chart-hover muted small" }) }));
+  const charts = [["files", `${capitalized(things(types))} deleted per day`, number], ["bytes", "Bytes deleted per day", bytes]]
+    .map(([unit, title, format]) => ({ unit, title, format, what: things(types), plot: h("div", { class: "chart-plot" }), hover: h("p", { class: "chart-hover muted small" }) }));
   place.replaceChildren(
     h("div", { class: "chart-pair" }, charts.map((chart) => h("div", { class: "chart" }, h("h4", {}, chart.title), chart.hover,
       h("div", { role: "img", "aria-label": describe(chart, days) }, chart.plot)))),
     h("ul", { class: "legend" }, types.map((type) => h("li", {}, h("span", { class: `swatch swatch-${series(type)}`, "aria-hidden": "true" }), type))),
     h("details", { class: "chart-table" }, h("summary", {}, "The same as a table"), h("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Deleted per day" },
-      smallTable("Deleted per day", [["Day", ""], ["Files", "num"], ["Bytes", "num"]], [...days].reverse().map((one) => [one.date, number(one.files), bytes(one.bytes)])))));
+      smallTable("Deleted per day", [["Day", ""], [capitalized(things(types)), "num"], ["Bytes", "num"]], [...days].reverse().map((one) => [one.date, number(one.files), bytes(one.bytes)])))));
   for (const chart of charts) plots.push(draw(chart, dates, types));
 }
 
@@ -79,7 +79,7 @@ function draw(chart, dates, types) {
   return plot;
 }
 
-const unitOf = (chart) => (chart.unit === "files" ? " files" : "");
+const unitOf = (chart) => (chart.unit === "files" ? ` ${chart.what}` : "");
 
 /** Return how an axis is labelled: whole files, and bytes at round binary sizes. */
 function scaleOf(chart) {

@@ -4,7 +4,7 @@ import { drawnInView, follow, progressBox } from "./activity.js";
 import { api, get, launch, newKey } from "./api.js";
 import { ask } from "./dialogs.js";
 import { button, byId, h, isOperator, nothing, notice, smallTable, toast, word } from "./dom.js";
-import { DATA_TYPES, age, bytes, files, isOver, moment, number, reason, runResult, runTitle } from "./format.js";
+import { DATA_TYPES, age, bytes, capitalized, counted, isOver, moment, named, number, reason, runResult, runTitle, things, went } from "./format.js";
 import { foundNow } from "./overview.js";
 import { openRun, undo } from "./rundetails.js";
 import { serverTable } from "./table.js";
@@ -67,12 +67,15 @@ function totals() {
   const oldest = Math.max(0, ...plan.types.map((type) => type.oldest_days));
   const pair = (term, value, plain = false) => h("div", {}, h("dt", {}, term), h("dd", { class: plain ? "plain" : "" }, value));
   return h("dl", { class: "totals" },
-    pair(plan.files === 1 ? "file would go" : "files would go", number(plan.files)), pair("would be deleted", bytes(plan.bytes)),
+    pair(`${named(plan.files, called())} would go`, number(plan.files)), pair("would be deleted", bytes(plan.bytes)),
     plan.files ? pair("the oldest", age(oldest)) : null);
 }
 
+/** Return what the things of the plan are called. */
+const called = () => things(plan.types.map((type) => type.data_type));
+
 function byType() {
-  return smallTable("What would go by data type", [["Data type", ""], ["Files", "num"], ["Size", "num"], ["Oldest", "num"]],
+  return smallTable("What would go by data type", [["Data type", ""], [capitalized(called()), "num"], ["Size", "num"], ["Oldest", "num"]],
     plan.types.map((type) => [word(type.data_type), number(type.files), bytes(type.bytes), age(type.oldest_days)]));
 }
 
@@ -86,7 +89,7 @@ function guardrails() {
 function showItems(place) {
   const seen = plan.run_id;
   serverTable(place, {
-    caption: "Files of the plan",
+    caption: `${capitalized(called())} of the plan`,
     sort: "-age",
     filters: [
       { name: "verdict", label: "What is listed", kind: "segments", value: "delete", options: [["delete", "Goes"], ["keep", "Stays"]] },
@@ -122,7 +125,7 @@ function offer() {
   const apply = byId("apply");
   const usable = Boolean(plan?.applicable && plan.files && !applied);
   apply.disabled = !usable || !isOperator;
-  apply.textContent = usable ? `Run this plan: ${files(plan.files)}…` : "Run this plan…";
+  apply.textContent = usable ? `Run this plan: ${counted(plan.files, called())}…` : "Run this plan…";
   const place = byId("live-run");
   if (applied) {
     if (!place.dataset.run || place.dataset.run !== applied.run_id) showLive(applied.run_id);
@@ -135,7 +138,7 @@ function offer() {
 function confirmation() {
   const stops = (plan.guardrails ?? []).filter((one) => !answered(one));
   return [
-    h("p", {}, "Exactly the files of this plan are deleted, each backed up first. The run can be undone until its backups expire."),
+    h("p", {}, `Exactly the ${called()} of this plan are deleted, each backed up first. The run can be undone until its backups expire.`),
     byType(),
     ...(plan.guardrails ?? []).filter(answered).map((one) => notice("warn", h("strong", {}, "By running the plan you overrule: "), one.message)),
     ...stops.map((one) => notice("bad", h("strong", {}, "This will stop the run: "), one.message)),
@@ -146,7 +149,7 @@ async function applyPlan() {
   const key = newKey();
   const id = plan.run_id;
   const started = await ask({
-    title: `Delete ${files(plan.files)}, ${bytes(plan.bytes)}?`, body: confirmation(), go: `Delete ${files(plan.files)}`, danger: true,
+    title: `Delete ${counted(plan.files, called())}, ${bytes(plan.bytes)}?`, body: confirmation(), go: `Delete ${counted(plan.files, called())}`, danger: true,
     action: () => launch(api(`plans/${encodeURIComponent(id)}/apply`), {}, key),
   });
   if (!started) return;
@@ -168,9 +171,10 @@ function showLive(runId) {
   });
 }
 
-function result({ run, restorable, backups }) {
+function result(detail) {
+  const { run, restorable, backups } = detail;
   const kind = { done: "good", refused: "warn" }[run.status] ?? "bad";
-  const box = notice(kind, h("strong", {}, `${runTitle(run)}: ${run.status}. `), runResult(run), run.status === "failed" && run.message ? ` ${run.message}` : "",
+  const box = notice(kind, h("strong", {}, `${runTitle(run)}: ${run.status}. `), runResult(run, went(detail)), run.status === "failed" && run.message ? ` ${run.message}` : "",
     h("div", { class: "buttons" },
       restorable && isOperator ? button("Undo this run…", () => void undo(run, backups ?? []), "small-button") : null,
       button("Details", () => void openRun(run.run_id), "small-button")));

@@ -4,7 +4,7 @@ import { api, get } from "./api.js";
 import { fileColumns } from "./cleanup.js";
 import { openDrawer } from "./dialogs.js";
 import { button, byId, facts, h, nothing, notice, operatorOnly, path, smallTable } from "./dom.js";
-import { DATA_TYPES, REASON_OPTIONS, age, exact, moment, number } from "./format.js";
+import { DATA_TYPES, REASON_OPTIONS, age, counted, exact, moment, number } from "./format.js";
 import { addHold } from "./holds.js";
 import { serverTable } from "./table.js";
 
@@ -31,7 +31,7 @@ export function showFiles() {
     columns: fileColumns(opener),
     load: async (query) => {
       const found = await get(api("files"), query);
-      byId("files-scanned").replaceChildren(...(found.scanned_at ? [`${number(found.total_files)} files, scanned `, moment(found.scanned_at)] : []));
+      byId("files-scanned").replaceChildren(...(found.scanned_at ? [`${counted(found.total_files, found.things)}, scanned `, moment(found.scanned_at)] : []));
       return { rows: found.operations, matching: found.matching, matchingBytes: found.matching_bytes };
     },
     empty: () => nothing("Nothing was scanned yet.", h("p", {}, "The overview's Scan again, or a dry run, fills this list.")),

@@ -15,7 +15,22 @@ export const number = (value) => NUMBER.format(value ?? 0);
 
 export const count = (value, one, many = `${one}s`) => `${number(value)} ${value === 1 ? one : many}`;
 
-export const files = (value) => count(value, "file");
+/** Return what the items of some data types are called, as the server does: `files`, `runs`, or `files and runs`. */
+export const things = (types) => [...new Set(types.map((type) => (type === "dagster_runs" ? "runs" : "files")))].sort().join(" and ") || "files";
+
+/** Return what the things are called that a run dealt with. */
+export const went = ({ audit = [] }) => things(audit.filter((row) => row.records_deleted || row.records_failed).map((row) => row.data_type));
+
+/** Return what the things are called that lie in roots of targets or of their backups. */
+export const thingsAt = (rows) => things(rows.map((one) => (one.root.startsWith("/dagster_runs/") ? "dagster_runs" : "")));
+
+export const capitalized = (text) => text.charAt(0).toUpperCase() + text.slice(1);
+
+/** Return `file` for one of the `files`, else what they are called. */
+export const named = (value, what) => (value === 1 && !what.includes(" ") ? what.slice(0, -1) : what);
+
+/** Return `1 file`, `1,234 files` or `5 runs`. */
+export const counted = (value, what = "files") => `${number(value)} ${named(value, what)}`;
 
 /** Return a size in binary units, as the server writes it: `1.4 GiB`. */
 export function bytes(value) {
@@ -92,15 +107,15 @@ export const isOver = (run) => run.status !== "running" && run.status !== "queue
 export function runTitle(run) {
   if (run.kind === "restore") return run.dry_run ? "Restore, dry" : "Restore";
   if (run.dry_run) return "Dry run";
-  const type = run.cleanup_type.charAt(0).toUpperCase() + run.cleanup_type.slice(1);
+  const type = capitalized(run.cleanup_type);
   return run.plan ? "Cleanup of a reviewed plan" : `${type} cleanup`;
 }
 
-/** Return how a run ended, in a sentence. */
-export function runResult(run) {
+/** Return how a run ended, in a sentence; `what` are the things it deleted. */
+export function runResult(run, what = "files") {
   if (run.status === "refused" || run.status === "interrupted") return run.message || `It was ${run.status}.`;
   if (run.kind === "restore") return run.status === "done" ? "What was asked for is back in its place." : run.message;
-  if (run.dry_run) return `${files(run.expired_files)} would go, ${bytes(run.expired_bytes)}.`;
-  const failed = run.failed_files ? ` ${files(run.failed_files)} could not be dealt with.` : "";
-  return `${files(run.deleted_files)} deleted, ${bytes(run.freed_bytes)}.${failed}`;
+  if (run.dry_run) return `${number(run.expired_files)} would go, ${bytes(run.expired_bytes)}.`;
+  const failed = run.failed_files ? ` ${counted(run.failed_files, what)} could not be dealt with.` : "";
+  return `${counted(run.deleted_files, what)} deleted, ${bytes(run.freed_bytes)}.${failed}`;
 }

@@ -3,7 +3,7 @@
 import { follow } from "./activity.js";
 import { api, get, launch } from "./api.js";
 import { button, byId, changed, h, notice, toast } from "./dom.js";
-import { bytes, files, minute, moment, number, outcome } from "./format.js";
+import { bytes, counted, minute, moment, number, outcome } from "./format.js";
 import { resetPolicies, showPolicies } from "./policies.js";
 import { openRun } from "./rundetails.js";
 
@@ -18,7 +18,7 @@ function showCards(overview) {
   const scanned = Boolean(overview.scanned_at);
   const free = overview.free_bytes == null ? "" : `${bytes(overview.free_bytes)} free on the disk`;
   if (scanned) {
-    card("files", number(overview.files_to_clean), overview.files_to_clean ? "expired at the last scan" : "nothing is expired");
+    card("files", number(overview.files_to_clean), overview.files_to_clean ? `${overview.things_to_clean} expired at the last scan` : "nothing is expired");
     card("bytes", bytes(overview.bytes_to_free), free);
   } else {
     card("files", "Not known yet", "nothing was scanned so far", true);
@@ -98,4 +98,4 @@ export function startOverview() {
   });
 }
 
-export const foundNow = (overview) => (overview?.scanned_at ? `By the last scan, ${files(overview.files_to_clean)} (${bytes(overview.bytes_to_free)}) are expired.` : "Nothing was scanned so far, so what it would take is not known.");
+export const foundNow = (overview) => (overview?.scanned_at ? `By the last scan, ${counted(overview.files_to_clean, overview.things_to_clean)} (${bytes(overview.bytes_to_free)}) are expired.` : "Nothing was scanned so far, so what it would take is not known.");

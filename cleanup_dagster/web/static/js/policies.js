@@ -4,7 +4,7 @@ import { api, post } from "./api.js";
 import { ask } from "./dialogs.js";
 import { amount } from "./activity.js";
 import { button, byId, changed, h, isOperator, nothing, notice, operatorOnly, path, toast, word } from "./dom.js";
-import { age, bytes, count, files, moment, number } from "./format.js";
+import { age, bytes, count, counted, moment, number, things } from "./format.js";
 
 const TYPING_MS = 300;
 const KEEP_MAX = 2 ** 31 - 1;
@@ -159,7 +159,7 @@ function open(policy, line, { toggle, days, newest }) {
     try {
       const found = await post(api("policies/preview"), wanted);
       if (mine !== asked) return;
-      say(consequences(policy, wanted, found), () => void store(wanted), found.newly_expired.files ? `Save: ${files(found.newly_expired.files)} more expire` : "Save");
+      say(consequences(policy, wanted, found), () => void store(wanted), found.newly_expired.files ? `Save: ${counted(found.newly_expired.files, things([name]))} more expire` : "Save");
     } catch (problem) {
       if (mine !== asked) return;
       const known = problem.status !== 422;
@@ -199,10 +199,11 @@ function sentence(policy, wanted) {
 
 function consequences(policy, wanted, found) {
   const { newly_expired: more, no_longer_expired: fewer } = found;
+  const what = things([policy.data_type]);
   const content = [h("strong", {}, sentence(policy, wanted)), " "];
-  if (more.files) content.push(h("span", {}, `${amount(more.files, more.bytes)} more would expire, and go at the next live run. `));
-  if (fewer.files) content.push(h("span", {}, `${amount(fewer.files, fewer.bytes)} that are expired now would stay. `));
-  if (!more.files && !fewer.files) content.push(h("span", {}, "By the last scan, no file changes sides. "));
+  if (more.files) content.push(h("span", {}, `${amount(more.files, more.bytes, what)} more would expire, and go at the next live run. `));
+  if (fewer.files) content.push(h("span", {}, `${amount(fewer.files, fewer.bytes, what)} that are expired now would stay. `));
+  if (!more.files && !fewer.files) content.push(h("span", {}, `By the last scan, no ${what.slice(0, -1)} changes sides. `));
   content.push(h("span", { class: "muted" }, "Scanned ", moment(found.scanned_at), "."));
   if (more.files && found.examples?.length) {
     content.push(h("details", {}, h("summary", {}, "Examples"), h("ul", { class: "small" }, found.examples.slice(0, 5).map((file) => (

@@ -4,7 +4,7 @@ import { amount, follow, progressBox } from "./activity.js";
 import { api, get, launch, newKey } from "./api.js";
 import { ask, closeDrawer, openDrawer } from "./dialogs.js";
 import { button, facts, h, notice, operatorOnly, outside, path, smallTable, toast, word } from "./dom.js";
-import { bytes, duration, exact, files, isOver, moment, number, outcome, runResult, runTitle } from "./format.js";
+import { bytes, capitalized, counted, duration, exact, isOver, moment, number, outcome, runResult, runTitle, thingsAt, went } from "./format.js";
 import { serverTable } from "./table.js";
 
 const SELECTED_AT_MOST = 500;
@@ -30,18 +30,19 @@ function details(detail) {
       if (isOver(now.run) && box.element.isConnected) void openRun(run.run_id);
     });
   } else if (run.message) content.push(notice(run.status === "done" ? "good" : run.status === "refused" ? "warn" : "bad", run.message));
-  content.push(facts(summary(run)), buttons(detail));
+  content.push(facts(summary(detail)), buttons(detail));
   if (detail.targets?.length) content.push(h("h3", { class: "minor" }, "Targets"), targets(detail.targets, run));
   if (detail.audit?.length) content.push(h("h3", { class: "minor" }, "Audit"), audit(detail.audit));
   if (detail.backups?.length) content.push(h("h3", { class: "minor" }, "Backups"), backups(detail.backups));
   return content;
 }
 
-function summary(run) {
+function summary(detail) {
+  const { run } = detail;
   const ended = run.finished_at && run.started_at;
   return [
     ["Outcome", outcome(run.status)],
-    ["Result", isOver(run) && run.status !== "refused" && !(run.message && run.status !== "done") ? runResult(run) : ""],
+    ["Result", isOver(run) && run.status !== "refused" && !(run.message && run.status !== "done") ? runResult(run, went(detail)) : ""],
     ["Started", run.started_at ? h("span", {}, moment(run.started_at), h("span", { class: "muted" }, ` · ${exact(run.started_at)}`)) : "not yet"],
     ["Took", ended ? duration((new Date(run.finished_at) - new Date(run.started_at)) / 1000) : ""],
     ["By", run.executed_by],
@@ -60,7 +61,7 @@ function buttons({ run, restorable, backups: sets }) {
     const kept = sets ?? [];
     shown.unshift(
       operatorOnly(button("Undo this run…", () => void undo(run, kept), "primary")),
-      button("Choose files…", () => void chooseFiles(run.run_id)));
+      button(`Choose ${thingsAt(kept)}…`, () => void chooseFiles(run.run_id, kept)));
   }
   return h("div", { class: "buttons" }, shown);
 }
@@ -69,7 +70,7 @@ function targets(rows, run) {
   const went = run.dry_run ? [] : [["Deleted", "num"], ["Freed", "num"]];
   return smallTable("Targets of the run", [["Target", ""], ["Scanned", "num"], ["Expired", "num"], ...went],
     rows.map((one) => [
-      h("span", {}, one.target, one.failed_files ? h("span", { class: "sub bad" }, `${files(one.failed_files)} failed`) : null, one.message ? h("span", { class: "sub" }, one.message) : null),
+      h("span", {}, one.target, one.failed_files ? h("span", { class: "sub bad" }, `${counted(one.failed_files, thingsAt([one]))} failed`) : null, one.message ? h("span", { class: "sub" }, one.message) : null),
       number(one.scanned_files), number(one.expired_files), ...(run.dry_run ? [] : [number(one.deleted_files), bytes(one.freed_bytes)]),
     ]));
 }
@@ -83,7 +84,7 @@ function audit(rows) {
 }
 
 function backups(sets) {
-  return smallTable("Backups of the run", [["Target", ""], ["Files", "num"], ["Size", "num"], ["Expire", ""]],
+  return smallTable("Backups of the run", [["Target", ""], [capitalized(thingsAt(sets)), "num"], ["Size", "num"], ["Expire", ""]],
     sets.map((set) => [h("span", {}, set.target, h("span", { class: "sub" }, path(set.directory))), number(set.files), bytes(set.bytes), moment(set.expires_at)]));
 }
 
@@ -103,26 +104,27 @@ const HELD = "so that the next run does not delete it again. The hold can be rem
 /** Put back everything that a run deleted. */
 export async function undo(run, sets = []) {
   const kept = sets.reduce((sum, set) => [sum[0] + set.files, sum[1] + set.bytes], [0, 0]);
-  const what = kept[0] ? `${amount(...kept)} come back from the backups.` : "Everything that this run deleted comes back from its backups.";
+  const what = kept[0] ? `${amount(...kept, thingsAt(sets))} come back from the backups.` : "Everything that this run deleted comes back from its backups.";
   const started = await startRestore(`Undo this run?`, [h("p", {}, what), h("p", {}, `${RULES} Everything in the directories that it came from is held for a while, ${HELD}`)], { run_id: run.run_id });
   if (started) void openRun(started);
 }
 
 /** Show the files of a run's backups in the drawer, to restore some of them. */
-export function chooseFiles(runId) {
-  return openDrawer("Files of the backups", async () => {
+export function chooseFiles(runId, sets) {
+  const what = thingsAt(sets);
+  return openDrawer(`${capitalized(what)} of the backups`, async () => {
     const chosen = new Set();
     const restore = operatorOnly(button("Restore none yet", () => void restoreChosen(), "primary small-button"));
     restore.disabled = true;
     const place = h("div");
     const update = () => {
-      restore.textContent = chosen.size ? `Restore ${files(chosen.size)}…` : "Restore none yet";
+      restore.textContent = chosen.size ? `Restore ${counted(chosen.size, what)}…` : "Restore none yet";
       if (restore.title === "") restore.disabled = !chosen.size || chosen.size > SELECTED_AT_MOST;
     };
     async function restoreChosen() {
       const names = [...chosen];
       const list = h("ul", { class: "small" }, names.slice(0, 8).map((name) => h("li", {}, path(name))), names.length > 8 ? h("li", {}, `and ${number(names.length - 8)} more`) : null);
-      const started = await startRestore(`Restore ${files(names.length)}?`, [list, h("p", {}, `${RULES} What comes back is held for a while, ${HELD}`)], { run_id: runId, paths: names });
+      const started = await startRestore(`Restore ${counted(names.length, what)}?`, [list, h("p", {}, `${RULES} What comes back is held for a while, ${HELD}`)], { run_id: runId, paths: names });
       if (started) void openRun(started);
     }
     const box = (file) => {
