@@ -63,11 +63,15 @@ def test_a_backup_directory_that_the_database_names_is_not_pruned(ended: Platfor
     assert f"in {keys} were not pruned: the receipts tell of copies in {ended.backups}" in problems
 
 
-def test_a_target_that_the_database_names_leads_to_no_receipts_elsewhere(ended: Platform, keys: Path) -> None:
+@pytest.mark.parametrize("target", ["../../../forged", "{home}/forged"])
+def test_a_target_that_the_database_names_leads_to_no_receipts_elsewhere(
+    ended: Platform, keys: Path, target: str
+) -> None:
     forge(ended.home / "forged.receipts.jsonl.zst", keys)
     ended.sql(
         f"UPDATE cleanup_runs SET status = 'running' WHERE run_id = '{RUN}'",  # noqa: S608
-        "UPDATE cleanup_run_targets SET target = '../../../forged', intent_at = NULL WHERE backup_files > 0",
+        f"UPDATE cleanup_run_targets SET target = '{target.format(home=ended.home)}', intent_at = NULL"  # noqa: S608
+        " WHERE backup_files > 0",
     )
     with pytest.raises(RunRefusedError, match="is no run's id and no target's name"):
         ended.run()

@@ -23,7 +23,9 @@ from cleanup_dagster.handles import BackedUp, Deleted
 from cleanup_dagster.installation import RunLockedError, RunRefusedError
 from cleanup_dagster.retention.models import Identity, Receipt, Restored, RestoreState
 
-RESTORED, PRESENT, EXISTS = RestoreState.RESTORED, RestoreState.PRESENT, RestoreState.EXISTS
+RESTORED = RestoreState.RESTORED
+PRESENT = RestoreState.PRESENT
+EXISTS = RestoreState.EXISTS
 NOBODY = 65534
 
 
