@@ -258,7 +258,7 @@ MUTATIONS = [
         "backups/restore.py",
         "if digest.hexdigest() != receipt.sha256:",
         "if not receipt.sha256:",
-        "undo/test_undo_restore.py::test_a_flipped_byte_is_damage_and_nothing_appears",
+        "undo/test_undo_restore_damage.py::test_a_flipped_byte_is_damage_and_nothing_appears",
     ),
     Mutation(
         "the lock of live runs",

@@ -1,12 +1,15 @@
-"""A platform to clean and to undo on, with plain copies (`platform`) or in each format of backups (`each_format`)."""
+"""A platform to clean and to undo on: plain, with each format of backups, or with its database elsewhere."""
 
 import shutil
 from pathlib import Path
 
 import pytest
 from service_helpers import Platform
+from sqlalchemy import URL
 
 from cleanup_dagster.collectors import deletion
+from cleanup_dagster.database.engine import open_engine
+from cleanup_dagster.database.schema import upgrade
 
 
 @pytest.fixture(autouse=True)
@@ -36,4 +39,14 @@ def platform(tmp_path: Path, fresh_database: Path) -> Platform:
 def each_format(platform: Platform, request: pytest.FixtureRequest) -> Platform:
     for target in platform.config["targets"]:
         target["format"] = request.param
+    return platform
+
+
+@pytest.fixture
+def outside(platform: Platform, tmp_path_factory: pytest.TempPathFactory) -> Platform:
+    """A platform whose database does not lie in the state directory, so that either can be lost."""
+    platform.database = URL.create("sqlite", database=str(tmp_path_factory.mktemp("database") / "outside.db"))
+    engine = open_engine(platform.database)
+    upgrade(engine)
+    engine.dispose()
     return platform

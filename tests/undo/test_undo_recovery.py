@@ -1,107 +1,29 @@
-"""Runs that died, settled from the manifests, from the database or from both; and those that are not ours."""
+"""Runs that died, settled from the manifests, from the database or from both."""
 
 import shutil
 from pathlib import Path
 
 import pytest
+from recovery_helpers import (
+    FILES,
+    GONE,
+    as_after_the_loss,
+    audited,
+    dies,
+    everything_is_as_it_should_be,
+    fresh_database,
+    garbage,
+    recovers,
+    safe,
+)
 from service_helpers import Platform, files, left_behind, request, scan_all
 from undo_helpers import clean, copies, counts, flip, killed, undo
 
-from cleanup_dagster import settling
 from cleanup_dagster.collectors import deletion
 from cleanup_dagster.database import run_targets
-from cleanup_dagster.filesystem.place import Place
 from cleanup_dagster.filesystem.quarantine import Quarantine
-from cleanup_dagster.handles import CheckedPlan
 from cleanup_dagster.installation import RunRefusedError
 from cleanup_dagster.retention.models import RestoreState
-
-FILES = 150  # more than one batch of plain copies
-GONE = 140
-
-
-@pytest.fixture
-def outside(platform: Platform, tmp_path_factory: pytest.TempPathFactory) -> Platform:
-    """A platform whose database does not lie in the state directory, so that either can be lost."""
-    from sqlalchemy import URL
-
-    from cleanup_dagster.database.engine import open_engine
-    from cleanup_dagster.database.schema import upgrade
-
-    platform.database = URL.create("sqlite", database=str(tmp_path_factory.mktemp("database") / "outside.db"))
-    engine = open_engine(platform.database)
-    upgrade(engine)
-    engine.dispose()
-    return platform
-
-
-def garbage(platform: Platform, number: int = FILES) -> dict[str, str]:
-    return {str(platform.log(f"{n % 5}/{n}.log", 31, f"content {n}")): f"content {n}" for n in range(number)}
-
-
-def dies(
-    platform: Platform, at: object = Quarantine, name: str = "remove", call: int = GONE, run_id: str = "died"
-) -> None:
-    """Let a live run die just before a call: before the file number GONE is unlinked, unless told otherwise."""
-    platform.configure()
-    killed(at, name, call, lambda: platform.run(run_id=run_id))
-
-
-def recovers(platform: Platform, expected: int = 1) -> list[str]:
-    """Begin a run, which settles what died, and take nothing else."""
-    with platform.service() as service:
-        run = service.begin(request())
-        service.audit(CheckedPlan(run, ()), ())
-    recovered = run.recovered
-    assert len(recovered) == expected, recovered
-    return list(recovered)
-
-
-def safe(platform: Platform, before: dict[str, str]) -> set[str]:
-    """Check that every file is in place or has its copy, and return which are gone."""
-    kept = {copy.read_text() for copy in platform.backups.rglob("*.backup")}
-    quarantined = {path.read_text() for path in platform.logs.glob(".cleanup-q-*/*")}
-    gone = {path for path in before if not Path(path).exists()}
-    assert {before[path] for path in gone} <= kept | quarantined
-    assert all(Path(path).read_text() == before[path] for path in before if path not in gone)
-    return gone
-
-
-def audited(platform: Platform, run_id: str = "died") -> list[tuple[object, ...]]:
-    return platform.ask(
-        f"SELECT outcome, records_deleted FROM cleanup_audit WHERE run_id = '{run_id}' AND data_type = 'system_logs'"  # noqa: S608
-    )
-
-
-def fresh_database(platform: Platform) -> None:
-    """Replace the embedded database by none."""
-    for path in platform.state.glob("cleanup.db*"):
-        path.unlink()
-
-
-def as_after_the_loss(platform: Platform) -> None:
-    """Do what the refusal tells the operator to do."""
-    with pytest.raises(RunRefusedError, match=r"when it was replaced on purpose, remove .*/installation_id") as refusal:
-        platform.run()
-    named = str(refusal.value).rsplit("remove ", 1)[1]
-    assert named == str(platform.state / "installation_id")
-    Path(named).unlink()
-
-
-def everything_is_as_it_should_be(platform: Platform, before: dict[str, str], gone: set[str]) -> None:
-    """The run is in the audit, its files can be restored, and nothing is left lying about."""
-    assert audited(platform) == [("recovered", len(gone))]
-    assert platform.ask("SELECT status FROM cleanup_runs WHERE run_id = 'died'") == [("interrupted",)]
-    assert left_behind(platform.home) == []
-    with platform.service() as service:
-        assert service.verify_backups(of_run="died").damaged == ()
-    report = undo(platform, "died")
-    assert counts(report).get(RestoreState.RESTORED) == len(gone), report
-    assert report.problems == ()
-    assert {path: Path(path).read_text() for path in before} == before
-
-
-# From both, from the manifests, from the database
 
 
 def test_from_both(platform: Platform) -> None:
@@ -155,9 +77,6 @@ def test_a_run_that_ended_before_its_database_was_lost_can_be_taken_up_again(pla
     (platform.state / "manifests" / "died" / "ended").unlink()
     recovers(platform)
     everything_is_as_it_should_be(platform, before, set(before))
-
-
-# A database that went back in time
 
 
 @pytest.mark.parametrize("call", [1, 135])
@@ -247,9 +166,6 @@ def test_receipts_cut_off_before_any_intent_block_nothing_when_the_database_is_l
     assert safe(platform, before) == set(before)
 
 
-# Receipts that are lost
-
-
 def test_damaged_receipts_are_replaced_by_their_replica(platform: Platform) -> None:
     before = garbage(platform)
     dies(platform)
@@ -297,106 +213,6 @@ def test_receipts_lost_for_good_are_said_with_where_the_files_are_and_block_noth
     assert not (platform.logs / "another.log").exists()
     kept = {copy.read_text() for copy in platform.backups.rglob("*.backup")}
     assert {before[path] for path in gone} <= kept | {path.read_text() for path in quarantine.iterdir()}
-
-
-# Roots that cannot be judged
-
-
-def test_a_root_on_another_filesystem_is_not_judged_until_somebody_says_that_it_is_the_same(
-    platform: Platform, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def elsewhere(_: int) -> Place:
-        return Place(1, 2, 3, 4)
-
-    before = garbage(platform)
-    dies(platform)
-    with monkeypatch.context() as patch:
-        patch.setattr(settling, "place_of", elsewhere)
-        with pytest.raises(
-            RunRefusedError, match=r"run died was interrupted and cannot be settled: .*/logs is on another filesystem"
-        ) as refusal:
-            recovers(platform)
-        assert platform.ask("SELECT status FROM cleanup_runs WHERE run_id = 'died'") == [("running",)]
-        assert len(safe(platform, before)) == GONE
-        answer = str(refusal.value).split("touch ")[1].split(";")[0]
-        assert Path(answer).parent == platform.state / "manifests/died"
-        Path(answer).touch()
-        recovers(platform)
-    everything_is_as_it_should_be(platform, before, safe(platform, before))
-
-
-@pytest.mark.needs_root
-def test_a_root_that_is_not_mounted_is_not_judged(platform: Platform) -> None:
-    """What lies below the mount point is an empty directory of another filesystem: nothing in it was deleted."""
-    import ctypes
-
-    libc = ctypes.CDLL(None, use_errno=True)
-    logs = str(platform.logs).encode()
-    assert libc.mount(b"tmpfs", logs, b"tmpfs", 0, None) == 0
-    try:
-        before = garbage(platform)
-        dies(platform)
-        aside = platform.home / "aside"
-        aside.mkdir()
-        assert libc.mount(logs, str(aside).encode(), None, 8192, None) == 0  # MS_MOVE
-        with pytest.raises(RunRefusedError, match="is on another filesystem than it was; mount the one"):
-            recovers(platform)
-        assert len(copies(platform)) == FILES
-        assert libc.mount(str(aside).encode(), logs, None, 8192, None) == 0
-        recovers(platform)
-        assert len(safe(platform, before)) == GONE
-        assert audited(platform) == [("recovered", GONE)]
-    finally:
-        for place in (platform.logs, platform.home / "aside"):
-            libc.umount2(str(place).encode(), 2)
-
-
-def test_a_root_that_is_gone_ends_the_run_with_what_was_written_and_keeps_the_copies(platform: Platform) -> None:
-    before = garbage(platform)
-    dies(platform)
-    with platform.service() as service:
-        platform.logs.rename(platform.home / "gone")
-        (sentence,) = service.begin(request()).recovered
-    assert f"{platform.logs} is gone with what was left in it" in sentence
-    assert {copy.read_text() for copy in copies(platform)} == set(before.values())
-    ((outcome, deleted),) = audited(platform)
-    assert outcome == "recovered"
-    assert isinstance(deleted, int)
-    assert 0 < deleted < GONE
-
-
-# Whose run it is
-
-
-@pytest.mark.parametrize("host", ["elsewhere", None])
-def test_a_run_of_another_host_is_never_judged(outside: Platform, host: str | None) -> None:
-    """Also not one whose host happens to have our name, when the replica of its receipts is not here."""
-    before = garbage(outside)
-    dies(outside)
-    outside.sql("UPDATE cleanup_runs SET state_id = 'theirs'")
-    shutil.rmtree(outside.state)  # so its manifests are not here
-    if host is not None:
-        outside.sql(f"UPDATE cleanup_runs SET host = '{host}'")  # noqa: S608
-    else:
-        for replica in outside.backups.rglob("*.receipts.*"):
-            replica.unlink()
-    recovers(outside, expected=0)
-    assert len(safe(outside, before)) == GONE
-    assert len(list(outside.logs.glob(".cleanup-q-*/*"))) == 1
-    assert len(copies(outside)) == FILES
-    assert outside.ask("SELECT status FROM cleanup_runs WHERE run_id = 'died'") == [("running",)]
-    assert audited(outside) == []
-
-
-def test_a_state_directory_that_moved_to_a_host_of_another_name_is_enough(platform: Platform) -> None:
-    before = garbage(platform)
-    dies(platform)
-    platform.sql("UPDATE cleanup_runs SET host = 'before-the-new-container'")
-    recovers(platform)
-    everything_is_as_it_should_be(platform, before, safe(platform, before))
-
-
-# Again, and in between
 
 
 def test_twice_is_as_once(platform: Platform) -> None:

@@ -1,5 +1,6 @@
 """Cleaning, dying and undoing on a scratch platform."""
 
+import errno
 import os
 import signal
 import uuid
@@ -7,10 +8,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from service_helpers import MANUAL, Ended, Platform, whole_run
+import pytest
+from service_helpers import MANUAL, Ended, Platform, files, whole_run
 
+from cleanup_dagster.backups import restore as restoring_one
+from cleanup_dagster.backups.manifest import read_manifest
 from cleanup_dagster.handles import Request, RestoreReport, RestoreRequest
-from cleanup_dagster.retention.models import CleanupType, RestoreState
+from cleanup_dagster.retention.models import CleanupType, Receipt, RestoreState
 
 
 def clean(platform: Platform, **how: Any) -> str:
@@ -80,3 +84,35 @@ def flip(path: Path, position: int) -> None:
     content = bytearray(path.read_bytes())
     content[position] ^= 0x01
     path.write_bytes(content)
+
+
+def three_logs(platform: Platform) -> dict[str, str]:
+    """Write three expired logs, and return their contents by path."""
+    return {str(platform.log(name, 31)): f"{name}\n" for name in ("a.log", "d/e/b.log", "d/c.txt")}
+
+
+def contents(platform: Platform) -> dict[str, str]:
+    """Return the contents of the logs by path."""
+    return {str(platform.logs / name): (platform.logs / name).read_text() for name in files(platform.logs)}
+
+
+def receipts_of(platform: Platform, run_id: str, target: str = "logs") -> list[Receipt]:
+    """Return a run's receipts."""
+    return list(read_manifest(manifest_of(platform, run_id, target), Receipt))
+
+
+def manifest_of(platform: Platform, run_id: str, target: str = "logs") -> Path:
+    """Return where a run's receipts are."""
+    return platform.state / "manifests" / run_id / f"{target}.receipts.jsonl.zst"
+
+
+def without_nameless_files(patch: pytest.MonkeyPatch, code: int = errno.EOPNOTSUPP) -> None:
+    """Have the filesystem refuse files without a name, with an error of its choice."""
+    true = os.open
+
+    def refusing(path: str, flags: int, mode: int = 0o777, *, dir_fd: int | None = None) -> int:
+        if flags & os.O_TMPFILE == os.O_TMPFILE:
+            raise OSError(code, os.strerror(code))
+        return true(path, flags, mode, dir_fd=dir_fd)
+
+    patch.setattr(restoring_one.os, "open", refusing)
