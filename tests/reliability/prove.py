@@ -46,7 +46,14 @@ PARTS = {
     ],
     "kills-service": [[_FAULTS, "-k", "not power and not archive"], [_FAULTS, "-k", "not power and archive"]],
     "mutations": [["reliability/test_reliability_mutations.py", "-n", "2"]],
-    "attacks": [["reliability/test_reliability_attackers.py", "collectors/test_deletion_races.py"]],
+    "attacks": [
+        [
+            "reliability/test_reliability_attackers.py",
+            "reliability/test_reliability_attackers_stores.py",
+            "reliability/test_reliability_attackers_trees.py",
+            "collectors/test_deletion_races.py",
+        ]
+    ],
     "outages": [
         ["service/test_service_database_loss.py"],
         [
