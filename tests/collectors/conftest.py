@@ -5,7 +5,17 @@ from pathlib import Path
 import pytest
 from deletion_helpers import Platform
 
+from cleanup_dagster.backups.files import FileBackups
+from cleanup_dagster.collectors import deletion
+
 
 @pytest.fixture
 def platform(tmp_path: Path) -> Platform:
     return Platform(tmp_path)
+
+
+@pytest.fixture
+def small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two files are a batch."""
+    monkeypatch.setattr(deletion, "BATCH", 2)
+    monkeypatch.setattr(FileBackups, "batch_files", 2)

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Generator, Iterable
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from cleanup_dagster.backups.files import open_file_backups
 from cleanup_dagster.backups.manifest import Header, Kind, ManifestWriter, read_manifest, write_manifest
@@ -17,11 +18,15 @@ from cleanup_dagster.filesystem.names import to_os, to_text
 from cleanup_dagster.filesystem.quarantine import Quarantine, left_quarantines, open_quarantine, reopen_quarantine
 from cleanup_dagster.filesystem.tree import Directories, open_root
 from cleanup_dagster.retention.holds import HoldMatcher
-from cleanup_dagster.retention.models import Candidate, Hold, Outcome, Reason, Receipt, Verdict
+from cleanup_dagster.retention.models import Candidate, Hold, Outcome, Reason, Receipt, State, Verdict
+
+if TYPE_CHECKING:  # programs that are struck import this, too
+    import pytest
 
 DATA_TYPE = "logs"
 NOBODY = 65_534
 QUARANTINE = f".cleanup-q-{os.geteuid()}"
+WRITTEN = "it was written to since it was judged"
 _WAIT = "\nprint('ready', flush=True)\nsys.stdin.read()\n"
 
 
@@ -181,3 +186,41 @@ def other_process(code: str, *arguments: object) -> Generator["subprocess.Popen[
         assert process.stdout is not None
         assert process.stdout.readline() == "ready\n"
         yield process
+
+
+def states(outcomes: list[Outcome]) -> dict[str, tuple[State, str]]:
+    """Return the states and details of outcomes by path."""
+    return {outcome.path: (outcome.state, outcome.detail) for outcome in outcomes}
+
+
+def around_take(
+    monkeypatch: "pytest.MonkeyPatch",
+    *,
+    before: Callable[[str], None] | None = None,
+    after: Callable[[str], None] | None = None,
+) -> None:
+    """Let something happen right before or after a file is moved into the quarantine."""
+    take = Quarantine.take
+
+    def taking(self: Quarantine, directory: int, name: str, slot: str) -> None:
+        if before is not None:
+            before(name)
+        take(self, directory, name, slot)
+        if after is not None:
+            after(name)
+
+    monkeypatch.setattr(Quarantine, "take", taking)
+
+
+def append(file: Path) -> None:
+    """Write more to a file, which is seen as `WRITTEN`."""
+    with file.open("a") as out:
+        out.write(" more")
+
+
+def replace(file: Path) -> None:
+    """Put another file of the same bytes and mtime in its place."""
+    new = file.with_name("new")
+    new.write_text("content")
+    os.utime(new, ns=(0, file.stat().st_mtime_ns))
+    new.replace(file)

@@ -34,7 +34,11 @@ _QUARANTINE = (
 _RESTORED = "reliability/test_reliability_durability.py::test_what_is_restored_is_durable_before_it_is_said"
 _WHOLE = "undo/test_undo_restore_batches.py::test_a_files_bytes_are_durable_before_it_gets_its_name"
 _CHECKS = "reliability/test_reliability_protocol.py"
-_PROTOCOL = "collectors/test_deletion.py"
+_DRIFT = "collectors/test_deletion_drift.py"
+_IN_USE = "collectors/test_deletion_in_use.py"
+_PUT_BACK = "collectors/test_deletion_put_back.py"
+_BATCHES = "collectors/test_deletion_batches.py"
+_RECOVERED = "collectors/test_deletion_recovery.py"
 _STORE = "backups/test_backups_files.py"
 _BUSY = "filesystem/test_filesystem_busy.py"
 
@@ -176,14 +180,14 @@ MUTATIONS = [
         "    changed = difference(identity, os.fstat(fd), candidate.changed_ns)\n    if changed is not None:\n"
         "        return _outcome",
         "    changed = None\n    if changed is not None:\n        return _outcome",
-        f"{_PROTOCOL}::test_changed_between_scan_and_backup",
+        f"{_DRIFT}::test_changed_between_scan_and_backup",
     ),
     Mutation(
         "the identity check after a copy",
         "collectors/deletion.py",
         "candidate.changed_ns)\n    if changed is None and staged.size",
         "candidate.changed_ns)\n    changed = None\n    if changed is None and staged.size",
-        f"{_PROTOCOL}::test_changed_while_it_is_copied",
+        f"{_DRIFT}::test_changed_while_it_is_copied",
         quick=True,
     ),
     Mutation(
@@ -198,14 +202,14 @@ MUTATIONS = [
         "filesystem/identity.py",
         "if changed_ns and now.st_ctime_ns != changed_ns:",
         "if False:",
-        f"{_PROTOCOL}::test_changed_between_scan_and_backup",
+        f"{_DRIFT}::test_changed_between_scan_and_backup",
     ),
     Mutation(
         "the look at the ctime before the move",
         "collectors/deletion.py",
         "difference(receipt.identity, status, receipt.changed_ns)",
         "difference(receipt.identity, status)",
-        f"{_PROTOCOL}::test_changed_between_backup_and_deletion",
+        f"{_DRIFT}::test_changed_between_backup_and_deletion",
     ),
     Mutation(
         "the identity check in quarantine",
@@ -227,7 +231,7 @@ MUTATIONS = [
         "collectors/deletion.py",
         "hash_open(fd) != receipt.sha256",
         "not receipt.sha256",
-        f"{_PROTOCOL}::test_recovery_compares_the_very_bytes",
+        f"{_RECOVERED}::test_recovery_compares_the_very_bytes",
     ),
     Mutation("the lease", "filesystem/busy.py", "    if _lease(fd):\n", "    if False:\n", _BUSY, quick=True),
     Mutation(
@@ -235,7 +239,7 @@ MUTATIONS = [
         "collectors/deletion.py",
         "not still_claimed(fd)",
         "False",
-        f"{_PROTOCOL}::test_who_reopens_it_for_writing_in_the_last_moment_loses_nothing",
+        f"{_IN_USE}::test_who_reopens_it_for_writing_in_the_last_moment_loses_nothing",
     ),
     Mutation("the flock", "filesystem/busy.py", "    locked = _flock(fd)\n", "    locked = True\n", _BUSY),
     Mutation(
@@ -272,7 +276,7 @@ MUTATIONS = [
         "filesystem/syscalls.py",
         "_RENAME_NOREPLACE = 1 ",
         "_RENAME_NOREPLACE = 0 ",
-        f"{_PROTOCOL}::test_a_name_that_was_taken_again_keeps_both_files_whole",
+        f"{_PUT_BACK}::test_a_name_that_was_taken_again_keeps_both_files_whole",
     ),
     Mutation(
         "the links of a file",
@@ -286,7 +290,7 @@ MUTATIONS = [
         "filesystem/identity.py",
         "OPEN_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW",
         "OPEN_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY",
-        f"{_PROTOCOL}::test_a_parent_that_becomes_a_symlink_leads_nowhere",
+        f"{_DRIFT}::test_a_parent_that_becomes_a_symlink_leads_nowhere",
     ),
     Mutation(
         "the mount of a directory",
@@ -300,7 +304,7 @@ MUTATIONS = [
         "collectors/deletion.py",
         "    if hold is not None:\n        return _ended(receipt, State.HELD",
         "    if False:\n        return _ended(receipt, State.HELD",
-        f"{_PROTOCOL}::test_a_hold_placed_during_the_run_wins_from_the_next_batch_on",
+        f"{_BATCHES}::test_a_hold_placed_during_the_run_wins_from_the_next_batch_on",
     ),
     Mutation(
         "the look for the copies before a batch",
