@@ -360,7 +360,7 @@ MUTATIONS = [
         "settling.py",
         "        _require_same_filesystem(state, intent, manifest, root)\n",
         "",
-        "undo/test_undo_recovery.py::"
+        "undo/test_undo_recovery_elsewhere.py::"
         "test_a_root_on_another_filesystem_is_not_judged_until_somebody_says_that_it_is_the_same",
     ),
     Mutation(
@@ -400,6 +400,14 @@ def outcome(package: Path, *tests: str) -> subprocess.CompletedProcess[str]:
 
 
 CHOSEN = [mutation for mutation in MUTATIONS if mutation.quick or _ALL]
+
+
+def test_every_mutation_fits_and_has_its_test() -> None:
+    """Also those that are made by `make prove` alone: what they replace and what has to fail is still there."""
+    for mutation in MUTATIONS:
+        file, _, name = mutation.test.partition("::")
+        assert (_TOP / "cleanup_dagster" / mutation.module).read_text("utf-8").count(mutation.old) == 1, mutation.what
+        assert not name or f"def {name.partition('[')[0]}(" in (_TOP / "tests" / file).read_text("utf-8"), mutation.what
 
 
 @pytest.mark.parametrize("mutation", CHOSEN, ids=lambda mutation: mutation.what)
