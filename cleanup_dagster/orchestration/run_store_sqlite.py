@@ -61,6 +61,9 @@ _encode = msgspec.json.Encoder().encode
 class SqliteRunStore(StoreOverSql):
     """The runs of an instance on SQLite, as in `$DAGSTER_HOME/history`."""
 
+    #: What makes an empty event log, once Dagster has made one for a restore.
+    _blank_log: Sequence[tuple[str, tuple[Any, ...]]] = ()
+
     def _missing_indexes(self, inspector: Any, tables: set[str]) -> list[str]:  # noqa: ARG002 a file is small
         return []
 
@@ -178,13 +181,36 @@ class SqliteRunStore(StoreOverSql):
     def _insert(self, run_id: str, lines: Callable[[], Iterable[Line]], missing: set[tuple[str, int]]) -> None:
         """Insert the missing rows: of the run's own file, then of the index, then of the run itself."""
         storage: Any = self._instance.event_log_storage
-        if any(table.startswith(_SHARD) for table, _ in missing):
-            with meeting("Making its event log"), storage.run_connection(run_id) as shard:
-                _insert_rows(shard, lines(), missing, lambda table: table.startswith(_SHARD))
-        with self.index_connection() as index:
-            _insert_rows(index, lines(), missing, lambda table: table in _INDEX_TABLES)
-        with self.runs_connection() as runs:
-            _insert_rows(runs, lines(), missing, lambda table: table in _RUN_TABLES)
+        tables = {table for table, _ in missing}
+        if any(table.startswith(_SHARD) for table in tables):
+            fresh = not self._shard(run_id).exists()
+            if fresh and self._blank_log:
+                self._make_log(run_id, lines(), missing)
+            else:
+                with meeting("Making its event log"), storage.run_connection(run_id) as shard:
+                    _insert_rows(shard.exec_driver_sql, lines(), missing, lambda table: table.startswith(_SHARD))
+                if fresh:
+                    with _opened(self._shard(run_id)) as made:
+                        self._blank_log = _blank(made)
+        if not tables.isdisjoint(_INDEX_TABLES):
+            with self.index_connection() as index:
+                _insert_rows(index.exec_driver_sql, lines(), missing, lambda table: table in _INDEX_TABLES)
+        if not tables.isdisjoint(_RUN_TABLES):
+            with self.runs_connection() as runs:
+                _insert_rows(runs.exec_driver_sql, lines(), missing, lambda table: table in _RUN_TABLES)
+
+    def _make_log(self, run_id: str, lines: Iterable[Line], missing: set[tuple[str, int]]) -> None:
+        """Make a run's own file as Dagster made one before, with all its rows or none: Dagster alone takes 0.3 s."""
+        try:
+            with closing(sqlite3.connect(self._shard(run_id), isolation_level=None)) as shard:
+                shard.execute("PRAGMA journal_mode=WAL")
+                shard.execute("BEGIN IMMEDIATE")
+                for statement, values in self._blank_log:
+                    shard.execute(statement, values)
+                _insert_rows(shard.execute, lines, missing, lambda table: table.startswith(_SHARD))
+                shard.execute("COMMIT")
+        except sqlite3.Error as error:
+            raise RunStoreError(f"Making its event log failed: {error}") from None
 
     def maintain(self) -> None:
         """Do nothing: the events' files are gone, and pages of the others are used again."""
@@ -257,15 +283,26 @@ def _ids(index: sa.Connection, columns: Any, which: Any) -> set[int]:
     return set(index.execute(sa.select(columns.id).where(which)).scalars())
 
 
+def _blank(made: sqlite3.Connection) -> list[tuple[str, tuple[Any, ...]]]:
+    """Return the statements that make an event log like this one, without its events."""
+    schema = made.execute("SELECT sql FROM sqlite_master WHERE sql IS NOT NULL ORDER BY rowid")
+    revisions = made.execute("SELECT version_num FROM alembic_version")
+    stamped = (("INSERT INTO alembic_version VALUES (?)", revision) for revision in revisions)
+    return [*((sql, ()) for (sql,) in schema), *stamped]
+
+
 def _insert_rows(
-    conn: sa.Connection, lines: Iterable[Line], missing: set[tuple[str, int]], wanted: Callable[[str], bool]
+    execute: Callable[[str, tuple[Any, ...]], object],
+    lines: Iterable[Line],
+    missing: set[tuple[str, int]],
+    wanted: Callable[[str], bool],
 ) -> None:
     for entry in map(entry_of, lines):
         if (entry.t, entry.r.get("id")) in missing and wanted(entry.t):
             table = entry.t.removeprefix(_SHARD)
             names = ", ".join(f'"{name}"' for name in entry.r)
             marks = ", ".join("?" for _ in entry.r)
-            conn.exec_driver_sql(
+            execute(
                 f'INSERT INTO "{table}" ({names}) VALUES ({marks})',  # noqa: S608 names from the archive, whose hash was compared
                 tuple(entry.r.values()),
             )

@@ -1,6 +1,9 @@
 # pyright: reportPrivateUsage=false
 # The process dies inside the purge, between its private steps.
-"""A purge in a process of its own, which ends itself by SIGKILL at a chosen point: `killed.py <home> <url> <point>`."""
+"""A purge, or the restore of a run's, in a process of its own, which ends itself by SIGKILL at a chosen point.
+
+`killed.py <home> <url> <point> [<run to be restored>]`
+"""
 
 import os
 import signal
@@ -56,8 +59,33 @@ def strike(point: str) -> None:
         raise LookupError(point)
 
 
+def strike_restore(point: str) -> None:
+    """Patch the point at which the process dies while it puts runs back."""
+    from cleanup_dagster.orchestration import run_store_postgres, run_store_sqlite
+
+    sqlite = run_store_sqlite.SqliteRunStore
+    make, insert = sqlite._make_log, run_store_sqlite._insert_rows
+
+    def insert_and_die(*args: Any) -> None:
+        run_store_sqlite._insert_rows = killing(insert, 1, after=True)
+        make(*args)
+
+    if point == "log half made":
+        setattr(sqlite, "_make_log", insert_and_die)  # noqa: B010  not of the very type of a method
+    elif point == "log made":
+        sqlite._make_log = killing(make, 2, after=True)
+    elif point == "rows inserted":
+        run_store_postgres._insert = killing(run_store_postgres._insert, 3, after=True)
+    else:
+        raise LookupError(point)
+
+
 if __name__ == "__main__":
-    home, url, point = sys.argv[1:]
+    home, url, point, *of_run = sys.argv[1:]
     shop = Shop(Path(home), make_url(url) if url else None)
-    strike(point)
-    shop.clean(run_id="killed")
+    if of_run:
+        strike_restore(point)
+        shop.restore(*of_run)
+    else:
+        strike(point)
+        shop.clean(run_id="killed")
