@@ -52,9 +52,10 @@ def recover_all(installation: Installation) -> Iterator[str]:
     with reading(installation.database) as conn:
         unfinished = unfinished_live_runs(conn)
         active_holds = load_holds(conn)
-    for run in [*filter(lambda run: _is_ours(installation, run), unfinished), *_unknown_runs(installation)]:
+    for run in [*unfinished, *_unknown_runs(installation)]:
         try:
-            yield _recover_run(installation, run, active_holds)
+            if _is_ours(installation, run):
+                yield _recover_run(installation, run, active_holds)
         except (*_MET, ValueError) as error:  # a ValueError is a name in the database that leads elsewhere
             raise RunRefusedError(
                 f"run {run.run_id} was interrupted and cannot be settled: {error}; "
@@ -105,7 +106,7 @@ def _is_ours(installation: Installation, run: RunRecord) -> bool:
         return False
     with reading(installation.database) as conn:
         intents = run_targets.intents(conn, run.run_id)
-    return bool(intents) and all(find_receipts(intent) is not None for intent in intents)
+    return bool(intents) and all(find_receipts(installation.state, intent) is not None for intent in intents)
 
 
 def _unknown_runs(installation: Installation) -> Iterator[RunRecord]:

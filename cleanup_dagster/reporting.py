@@ -121,7 +121,7 @@ def _with_log(installation: Installation, report: Report, now_ns: int) -> Report
         with private_directory(directory, "backup directory") as fd:
             log = os.open(path.name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600, dir_fd=fd)
             with os.fdopen(log, "w", encoding="utf-8") as file:
-                file.writelines(f"{line}\n" for line in _log_lines(installation, report, now_ns))
+                file.writelines(f"{_one_line(line)}\n" for line in _log_lines(installation, report, now_ns))
     except Exception as error:  # noqa: BLE001 whatever keeps the log from being written must not keep the audit from it
         problems = (*problems, f"the log {path} could not be written: {error}")
     return Report(
@@ -131,6 +131,11 @@ def _with_log(installation: Installation, report: Report, now_ns: int) -> Report
         problems,
         str(path),
     )
+
+
+def _one_line(text: str) -> str:
+    """Return a line as one line: the reason of a hold, or who started a run, must not write other lines of the log."""
+    return text if text.isprintable() else "".join(one if one.isprintable() else repr(one)[1:-1] for one in text)
 
 
 def _log_lines(installation: Installation, report: Report, now_ns: int) -> Iterator[str]:

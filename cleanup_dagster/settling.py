@@ -56,7 +56,7 @@ def settle_target(state: StateDirectory, intent: Intent, holds: HoldMatcher, now
         RootError: its root cannot be opened, or is another filesystem than it was (not mounted, for example).
         OSError: the disk fails.
     """
-    manifest = find_receipts(intent)
+    manifest = find_receipts(state, intent)
     if manifest is None:
         return _without_receipts(intent)
     written = Totals()
@@ -157,9 +157,13 @@ def _with_device(receipts: Iterator[Receipt], device: int) -> Iterator[Receipt]:
             yield structs.replace(receipt, identity=structs.replace(identity, dev=device))
 
 
-def find_receipts(intent: Intent) -> Path | None:
-    """Return the recorded receipts of an intent, from the state directory or their replica, or None."""
-    places = [Path(intent.manifest)]
+def find_receipts(state: StateDirectory, intent: Intent) -> Path | None:
+    """Return the recorded receipts of an intent, from the state directory or their replica, or None.
+
+    Wherever else the database says that they are, somebody may have put them there who can write it.
+    Raises ValueError for names that lead elsewhere.
+    """
+    places = [state.kept_receipts(intent.run_id, intent.target)]
     if intent.backup_directory:
         places.append(replica_of(Path(intent.backup_directory), intent.run_id, intent.target))
     for place in places:

@@ -27,8 +27,17 @@ from cleanup_dagster.roots import forbidden_root, path_problem
 
 #: What dbt writes for others to load: the next run, the docs, the state of a deferred build.
 DBT_LOADED = ("manifest.json", "catalog.json", "run_results.json", "semantic_manifest.json", "partial_parse.msgpack")
-#: What other programs have for themselves in a shared temporary directory: the /tmp of services, sockets of a desktop.
-FOREIGN_TEMP = ("systemd-private-*", "snap-private-tmp", ".X11-unix", ".ICE-unix", ".XIM-unix", ".font-unix")
+#: What others have for themselves in a shared temporary directory: the /tmp of services, sockets of a desktop, and the
+#: backups of another user's cleanups.
+FOREIGN_TEMP = (
+    "systemd-private-*",
+    "snap-private-tmp",
+    ".X11-unix",
+    ".ICE-unix",
+    ".XIM-unix",
+    ".font-unix",
+    "cleanup_backups",
+)
 _EXCLUDES = {"dbt_logs": DBT_LOADED, "temp_files": FOREIGN_TEMP}
 MIB = 1024**2
 

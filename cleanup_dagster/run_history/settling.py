@@ -32,7 +32,7 @@ def settle_runs(state: StateDirectory, intent: Intent, store: RunStore, now_ns: 
     A run that is gone went with the interrupted run. One that lost rows (only where a purge is no single transaction)
     gets them back from the archive. Raises RunStoreError when the storage or the archive cannot be used.
     """
-    manifest = find_receipts(intent)
+    manifest = find_receipts(state, intent)
     if manifest is None:
         return Settled(
             receipts_lost=True,

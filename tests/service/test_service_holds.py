@@ -1,5 +1,7 @@
 """A hold wins over everything, whenever it was placed."""
 
+from pathlib import Path
+
 import pytest
 from service_helpers import EMERGENCY, MANUAL, Platform, files, left_behind, request, scan_all
 
@@ -113,3 +115,17 @@ def test_a_hold_under_a_root_with_a_strange_name_wins_in_recovery_too(platform: 
     ended = platform.run()
     assert ended.run.recovered
     assert path.read_text() == "a"
+
+
+def test_the_reason_of_a_hold_writes_no_other_line_of_the_log(platform: Platform) -> None:
+    for name in ("a.log", "b.log"):
+        platform.log(name, 40)
+    with platform.service() as service:
+        checked = scan_all(service, service.begin(request()))
+        backed_up = [service.back_up(plan) for plan in checked.plans]
+        service.records.hold(str(platform.logs / "a.log"), "why\ndeleted  /etc/passwd  no backup\x1b[2J", "bob")
+        report = service.audit(checked, [service.delete(one) for one in backed_up])
+    lines = Path(report.log).read_text(encoding="utf-8").removesuffix("\n").split("\n")
+    assert all(line.isprintable() for line in lines)
+    assert len([line for line in lines if line.startswith("deleted ")]) == 1
+    assert any(line.endswith(r": why\ndeleted  /etc/passwd  no backup\x1b[2J") for line in lines)
