@@ -15,8 +15,10 @@ from cleanup_dagster.backups.files import FileBackups, open_file_backups
 from cleanup_dagster.backups.manifest import (
     Header,
     Kind,
+    ManifestError,
     ManifestRef,
     find_rows,
+    read_header,
     read_manifest,
     verify_manifest,
     write_manifest,
@@ -111,6 +113,9 @@ def restore(installation: Installation, request: RestoreRequest, progress: Progr
     sets = _backups_of(installation, request.of_run)
     for kept in sets:  # all before the first: one that was tampered with stops the whole restore
         verify_manifest(ManifestRef(kept.manifest, kept.sha256, kept.rows))
+        header = read_header(Path(kept.manifest))
+        if header.root != kept.root:  # the database is not believed where files come back
+            raise ManifestError(f"the receipts of {kept.target} tell of files in {header.root}, not in {kept.root}")
     now_ns = installation.clock()
     installation.reserve(Request(request.run_id, CleanupType.RESTORE, request.dry_run, request.executed_by), now_ns)
     found, holds = _Found(), tuple[int, ...]()

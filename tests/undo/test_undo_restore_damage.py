@@ -155,6 +155,15 @@ def test_a_manifest_of_another_root_is_refused(platform: Platform) -> None:
     assert list(other.iterdir()) == []
 
 
+def test_receipts_of_another_targets_root_restore_nothing_there(platform: Platform) -> None:
+    platform.log("a.log", 31)
+    run_id = clean(platform)
+    platform.sql(f"UPDATE cleanup_run_targets SET root = '{platform.operations}'")  # noqa: S608
+    with pytest.raises(ManifestError, match=r"the receipts of logs tell of files in .*/logs, not in .*/operations"):
+        undo(platform, run_id)
+    assert files(platform.logs) == files(platform.operations) == set()
+
+
 def test_a_root_that_is_configured_no_longer_is_refused(platform: Platform) -> None:
     platform.log("a.log", 31)
     run_id = clean(platform)
