@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import sys
@@ -12,9 +13,14 @@ from cleanup_dagster.cli import exits, interrupts
 if TYPE_CHECKING:
     from typing import NoReturn
 
+#: Before the garbage collector looks again, instead of 700: nearly all that a short command makes are the modules it
+#: imports, which stay. Looking through them again and again took 7 % of it.
+_ALLOCATIONS = 50_000
+
 
 def main() -> NoReturn:
     """Run the command that this process was started with, and end."""
+    gc.set_threshold(_ALLOCATIONS)
     interrupts.end_at_once()
     _open_streams()
     try:
