@@ -24,6 +24,8 @@ BLOCK = 2_000
 ORDERS = {"path": "id", "age": "since_ns DESC, id", "size": "size, id", "pipeline": "coalesce(pipeline, ''), id"}
 #: Kinds of files that are told apart. What files say of their status could be a million things.
 FACETS_MAX = 1_000
+#: The exit code that says: the plan is damaged, so another attempt would fail as well.
+DAMAGED = 3
 _ROWS = 10_000
 _ELIGIBLE = frozenset({Reason.NOT_EXPIRED, Reason.POLICY_DISABLED})
 
@@ -82,8 +84,12 @@ class _Facets:
         return number
 
 
+class DamagedPlanError(Exception):
+    """A plan cannot be read to its end, today or ever."""
+
+
 def make_index(material: Material) -> None:
-    """Write the index. Raises ManifestError, sqlite3.Error or OSError; then there is none."""
+    """Write the index. Raises DamagedPlanError, ManifestError, sqlite3.Error or OSError; then there is none."""
     output = Path(material.output)
     part = output.with_suffix(".part")
     part.unlink(missing_ok=True)
@@ -105,10 +111,13 @@ def _fill(conn: sqlite3.Connection, material: Material) -> None:
     facets = _Facets()
     made_ns = 0
     for path in material.plans:
-        made_ns = max(made_ns, read_header(Path(path)).made_at_ns)
-        conn.executemany(
-            "INSERT INTO scanned VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", _rows(Path(path), facets, material)
-        )
+        try:
+            made_ns = max(made_ns, read_header(Path(path)).made_at_ns)
+            conn.executemany(
+                "INSERT INTO scanned VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", _rows(Path(path), facets, material)
+            )
+        except ManifestError as error:
+            raise DamagedPlanError(str(error)) from None
     conn.execute("INSERT INTO meta VALUES (?)", (made_ns,))
     conn.executemany(
         "INSERT INTO facets VALUES (?, ?, ?, ?, ?, ?, ?)", [(number, *key) for key, number in facets.known.items()]
@@ -162,6 +171,9 @@ def main() -> int:
     os.nice(10)
     try:
         make_index(msgspec.json.decode(sys.stdin.buffer.read(), type=Material))
+    except DamagedPlanError as error:
+        sys.stderr.write(f"{error}\n")
+        return DAMAGED
     except (ManifestError, sqlite3.Error, OSError) as error:
         sys.stderr.write(f"{error}\n")
         return 1

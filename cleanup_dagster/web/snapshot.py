@@ -1,4 +1,4 @@
-"""Which scan the lists of files come from: the newest finished one, less what live runs have deleted since.
+"""Which scan the lists of files come from: the newest finished one that can be read, less what went since.
 
 A thread looks for a newer one every few seconds and has its index made in a process of its own; until that is there the
 last one serves. Making a plan's index on demand goes the same way.
@@ -29,7 +29,7 @@ from cleanup_dagster.retention.models import CleanupType
 from cleanup_dagster.settings import ConfigError
 from cleanup_dagster.web.errors import Refusal
 from cleanup_dagster.web.index import FileIndex
-from cleanup_dagster.web.indexing import Material
+from cleanup_dagster.web.indexing import DAMAGED, Material
 from cleanup_dagster.web.platform import Platform
 
 _log = logging.getLogger(__name__)
@@ -52,6 +52,10 @@ class IndexingError(Exception):
     """An index could not be made; the message says why."""
 
 
+class _DamagedError(IndexingError):
+    """Nor will it ever be: the plan is damaged."""
+
+
 _MET = (ConfigError, DatabaseUnavailable, IndexingError, OSError, SchemaMismatch, UnsafeDirectoryError)
 
 
@@ -61,6 +65,8 @@ class Snapshots:
     def __init__(self, platform: Platform) -> None:
         self._platform = platform
         self._current: Snapshot | None = None
+        self._damaged: dict[str, str] = {}
+        self._problem: str | None = None
         self._plans: OrderedDict[str, FileIndex] = OrderedDict()
         self._making_plan = Lock()
         self._looking = Lock()
@@ -76,6 +82,11 @@ class Snapshots:
     def current(self) -> Snapshot | None:
         """The newest scan that is indexed, or None before the first."""
         return self._current
+
+    @property
+    def problem(self) -> str | None:
+        """Why the lists come from an older scan than the newest, or from none; None when they do not."""
+        return self._problem
 
     @property
     def is_scanning(self) -> bool:
@@ -110,16 +121,28 @@ class Snapshots:
         """Make the snapshot current, now. Raises what opening the installation does, or IndexingError."""
         with self._looking:
             installation = self._platform.installation
-            wanted = self._newest(installation)
-            if wanted is None:
-                return
-            base, since = wanted
-            current = self._current
-            if current is not None and (current.run_id, current.since) == (base.run_id, since):
-                return
-            self._current = Snapshot(self._index(installation, base.run_id, since), base.run_id, since)
-            if current is not None:
-                self._retire(current.index)
+            problem: str | None = None
+            for base, since in self._scans(installation):
+                if base.run_id not in self._damaged and self._show(installation, base.run_id, since):
+                    break
+                problem = self._problem = problem or self._damaged[base.run_id]  # said before an older one is shown
+            self._problem = problem
+
+    def _show(self, installation: Installation, run_id: str, since: tuple[str, ...]) -> bool:
+        """Make a scan the current one, unless it is that already; False when its plan is damaged."""
+        current = self._current
+        if current is not None and (current.run_id, current.since) == (run_id, since):
+            return True
+        try:
+            index = self._index(installation, run_id, since)
+        except _DamagedError as error:
+            self._damaged[run_id] = f"the plan of run {run_id} cannot be read: {error}"
+            _log.warning("the list of files comes from an older scan: %s", self._damaged[run_id])
+            return False
+        self._current = Snapshot(index, run_id, since)
+        if current is not None:
+            self._retire(current.index)
+        return True
 
     def of_plan(self, run_id: str) -> FileIndex:
         """Return the index of one plan, made now when it is not there. Raises Refusal."""
@@ -155,8 +178,8 @@ class Snapshots:
             self._wake.wait(_LOOK_EVERY_SECONDS)
             self._wake.clear()
 
-    def _newest(self, installation: Installation) -> tuple[RunRecord, tuple[str, ...]] | None:
-        """Return the newest complete scan, and the live runs that ended since it began."""
+    def _scans(self, installation: Installation) -> Iterator[tuple[RunRecord, tuple[str, ...]]]:
+        """Yield the complete scans, newest first, each with the live runs that ended since it began."""
         since: list[str] = []
         for run in self._platform.records.runs(_RUNS):
             if run.status is RunStatus.RUNNING or run.cleanup_type is CleanupType.RESTORE:
@@ -164,8 +187,7 @@ class Snapshots:
             if not run.dry_run:
                 since.append(run.run_id)
             if run.plan_of is None and _manifests(installation, run.run_id):
-                return run, tuple(since)
-        return None
+                yield run, tuple(since)
 
     def _index(self, installation: Installation, run_id: str, since: Sequence[str]) -> FileIndex:
         directory = self._directory(installation)
@@ -227,5 +249,7 @@ def _make(material: Material) -> None:
         if made.returncode == 0:
             return
         last = made.stderr.decode(errors="replace").strip().splitlines()[-1:]
+        if made.returncode == DAMAGED and last:
+            raise _DamagedError(last[0])
         raise IndexingError(f"the index of files could not be made: {last[0] if last else 'its process ended'}")
     raise IndexingError(f"the index of files was not made within {_MAKING_SECONDS} seconds")

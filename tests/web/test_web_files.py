@@ -1,6 +1,7 @@
 """The lists of files agree with the scan that they come from, in every order, under every filter, on every page."""
 
 import random
+import uuid
 from collections.abc import Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
@@ -9,12 +10,15 @@ from typing import Any
 
 import pytest
 from httpx import Client
-from web_helpers import API, DAY, Platform, eventually
+from web_helpers import API, DAY, OPERATOR, Platform, asking, bearer, eventually
 
 from cleanup_dagster.backups.manifest import Header, Kind, write_manifest
+from cleanup_dagster.bootstrap import open_service
+from cleanup_dagster.handles import Request
 from cleanup_dagster.retention.models import (
     NS_PER_DAY,
     Candidate,
+    CleanupType,
     Identity,
     Outcome,
     Reason,
@@ -22,7 +26,7 @@ from cleanup_dagster.retention.models import (
     Verdict,
 )
 from cleanup_dagster.web.index import FileIndex, Filter, Row
-from cleanup_dagster.web.indexing import BLOCK, Material, make_index
+from cleanup_dagster.web.indexing import BLOCK, DamagedPlanError, Material, make_index
 
 NOW = 1_800_000_000 * 10**9
 FILES = 3 * BLOCK + 17
@@ -190,11 +194,40 @@ def test_what_was_deleted_since_is_left_out_and_a_torn_manifest_counts_up_to_its
 def test_a_damaged_plan_makes_no_index(tmp_path: Path) -> None:
     with write_manifest(tmp_path / "plan", Header(Kind.PLAN, "run", "ops", "/srv/ops", NOW)) as manifest:
         manifest.sync()
-    from cleanup_dagster.backups.manifest import ManifestError
-
-    with pytest.raises(ManifestError, match="cut off"):
+    with pytest.raises(DamagedPlanError, match="cut off"):
         make_index(Material((str(tmp_path / "plan"),), (), {}, str(tmp_path / "i.db")))
     assert list(tmp_path.glob("i.*")) == []
+
+
+def scan(platform: Platform) -> str:
+    """Make a dry run, as somebody else would, and return its id."""
+    run_id = str(uuid.uuid4())
+    with open_service(platform.settings()) as service:
+        run = service.begin(Request(run_id, CleanupType.MANUAL, dry_run=True, executed_by="alice"))
+        service.audit(service.check(run, [service.scan(run, target) for target in run.targets]), [])
+    return run_id
+
+
+def test_a_damaged_scan_is_passed_over_for_the_one_before_it_and_said(platform: Platform) -> None:
+    platform.operation("old", 120)
+    first = scan(platform)
+    platform.operation("older", 121)
+    second = scan(platform)
+    (plan,) = (platform.home / "state" / "plans" / second).glob("operations.jsonl.zst")
+    plan.write_bytes(plan.read_bytes()[:-20])
+
+    with asking(platform.app(), headers=bearer(OPERATOR)) as client:
+
+        def shown() -> tuple[int, str | None]:
+            files = client.get(f"{API}/files").json()["total_files"]
+            return files, client.get(f"{API}/stats").json()["overview"]["scan_problem"]
+
+        files, problem = eventually("what is wrong", lambda: shown() if shown()[1] else None)
+        assert (files, problem.startswith(f"the plan of run {second} cannot be read: ")) == (1, True)
+        assert client.get(f"{API}/plans/{first}").status_code == 200
+        assert client.get(f"{API}/plans/{second}").status_code == 503
+        scan(platform)
+        eventually("the new scan, and nothing more to say", lambda: shown() == (2, None))
 
 
 def test_deep_pages_read_as_little_as_the_first(index: FileIndex) -> None:

@@ -48,6 +48,7 @@ _OVERVIEW = {
     "last_cleanup": {"run_id": HISTORY["run_id"], "at": "2026-01-31T02:00:05Z", "outcome": "done", "message": ""},
     "next_run": "2026-02-01T02:00:00Z",
     "scanned_at": "2026-01-31T09:00:00Z",
+    "scan_problem": "the plan of run 1a2b3c4d cannot be read: it was cut off",
     "schedule_running": True,
     "dagster_reachable": True,
 }
@@ -158,6 +159,7 @@ def _overview(parts: Parts) -> Document:
         "last_cleanup": _last_cleanup(parts),
         "next_run": iso(int(state.next_run * NS_PER_SECOND)) if state.next_run else None,
         "scanned_at": iso(current.index.made_ns) if current else None,
+        "scan_problem": parts.snapshots.problem,
         "schedule_running": state.schedule_running,
         "dagster_reachable": state.reachable,
     }

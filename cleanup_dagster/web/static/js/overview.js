@@ -3,7 +3,7 @@
 import { follow } from "./activity.js";
 import { api, get, launch } from "./api.js";
 import { button, byId, changed, h, notice, toast } from "./dom.js";
-import { bytes, counted, minute, moment, number, outcome } from "./format.js";
+import { bytes, capitalized, counted, minute, moment, number, outcome } from "./format.js";
 import { resetPolicies, showPolicies } from "./policies.js";
 import { openRun } from "./rundetails.js";
 
@@ -52,6 +52,10 @@ function showProblems(overview) {
     problems.push(notice("warn", h("strong", {}, "Dagster does not answer."),
       " Everything can be looked at and policies changed, but no run can be started or undone. Start ",
       h("code", {}, "dagster-webserver"), " and ", h("code", {}, "dagster-daemon"), "; this page notices by itself."));
+  }
+  if (overview.scan_problem) {
+    problems.push(notice("warn", h("strong", {}, "The newest scan cannot be shown."), ` ${capitalized(overview.scan_problem)}. `,
+      overview.scanned_at ? "What is shown is an older one. " : "There is no older one. ", "A dry run makes a new one."));
   }
   byId("platform-problems").replaceChildren(...problems);
 }
