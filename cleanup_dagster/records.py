@@ -1,6 +1,6 @@
 """What the database remembers and people may look at or change: policies, holds, runs and audit, for every face."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 from cleanup_dagster.database import audit, holds, policies, run_targets, runs
 from cleanup_dagster.database.audit import AuditRow, AuditTotals
@@ -39,10 +39,11 @@ class Records:
         retention_days: int | None = None,
         enabled: bool | None = None,
         keep_last: int | None = None,
+        versions: Collection[str] | None = None,
     ) -> list[PolicyRow]:
         """Change the policies of some data types, all of them or none, and return them as they are now.
 
-        Raises UnknownDataType or InvalidPolicy.
+        With `versions` each has to be at one of them. Raises UnknownDataType, InvalidPolicy or PolicyChanged.
         """
         with self._database.begin() as conn:
             return [
@@ -53,6 +54,7 @@ class Records:
                     enabled=enabled,
                     keep_last=keep_last,
                     changed_by=changed_by,
+                    versions=versions,
                 )
                 for data_type in data_types
             ]

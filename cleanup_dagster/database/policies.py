@@ -1,5 +1,7 @@
 """The policies: read raw and judged, because people edit this table with plain SQL; changed only with a record."""
 
+import hashlib
+from collections.abc import Collection
 from datetime import datetime, timezone
 from typing import Any
 
@@ -41,10 +43,20 @@ class InvalidPolicy(ValueError):  # noqa: N818 - reads as what it says
     """A change that would leave a policy that cannot be obeyed."""
 
 
+class PolicyChanged(ValueError):  # noqa: N818 - reads as what it says
+    """Somebody else changed the policy meanwhile; nothing was written. `row` is what it is now."""
+
+    def __init__(self, row: "PolicyRow") -> None:
+        said = row.problem or f"it is kept for {row.retention_days} days, {'on' if row.enabled else 'off'}"
+        newest = f", and the newest {row.keep_last} stay" if row.keep_last else ""
+        super().__init__(f"{row.data_type} was changed by somebody else meanwhile; now {said}{newest}")
+        self.row = row
+
+
 class PolicyRow(Struct, frozen=True):
     """One policy for people: a value that cannot be obeyed is None here, and `problem` says what it is.
 
-    The moments are None where a person wrote something that is none.
+    The moments are None where a person wrote something that is none. `version` is another one when what decides is.
     """
 
     data_type: str
@@ -54,6 +66,7 @@ class PolicyRow(Struct, frozen=True):
     description: str
     created_ns: int | None
     updated_ns: int | None
+    version: str
     problem: str | None = None
 
 
@@ -77,11 +90,13 @@ def change_policy(
     enabled: bool | None = None,
     keep_last: int | None = None,
     changed_by: str,
+    versions: Collection[str] | None = None,
 ) -> PolicyRow:
     """Change what is given (None leaves a value), record old and new, and return the row as it is now.
 
-    Raises UnknownDataType, or InvalidPolicy for a value out of bounds, for nothing to change, and for enabling a row
-    whose other values cannot be obeyed. Disabling always works.
+    With `versions` a row that is at none of them is left alone. Raises UnknownDataType, PolicyChanged for such a row,
+    or InvalidPolicy for a value out of bounds, for nothing to change, and for enabling a row whose other values cannot
+    be obeyed. Disabling always works.
     """
     given = {"retention_days": retention_days, "enabled": enabled, "keep_last": keep_last}
     wanted = {name: value for name, value in given.items() if value is not None}
@@ -89,6 +104,8 @@ def change_policy(
     row = conn.execute(select(_RAW).where(_RAW.c.data_type == data_type).with_for_update()).one_or_none()
     if row is None:
         raise UnknownDataType(_unknown(conn, data_type))
+    if versions is not None and _view(row).version not in versions:
+        raise PolicyChanged(_view(row))
     old = _values(row)
     new = old | wanted
     problem = _problem(new)
@@ -147,6 +164,7 @@ def _view(row: Row[Any]) -> PolicyRow:
         description="" if row.description is None else str(row.description),
         created_ns=readable_ns(row.created_at),
         updated_ns=readable_ns(row.updated_at),
+        version=hashlib.sha256(_json(values).encode()).hexdigest()[:16],
         problem=_problem(values),
     )
 

@@ -8,6 +8,7 @@ from sqlalchemy import Engine, insert, select
 from cleanup_dagster.database.engine import reading
 from cleanup_dagster.database.policies import (
     InvalidPolicy,
+    PolicyChanged,
     PolicyRow,
     UnknownDataType,
     change_policy,
@@ -255,3 +256,22 @@ def test_a_typed_read_of_the_same_table_still_works(engine: Engine) -> None:
         conn.execute(insert(cleanup_policies).values(data_type="x", retention_days=1, enabled=True))
         chosen = select(cleanup_policies.c.enabled).where(cleanup_policies.c.data_type == "x")
         assert conn.execute(chosen).scalar_one() is True
+
+
+def test_a_version_tells_whether_somebody_else_changed_what_decides(engine: Engine) -> None:
+    seen = view(engine, "dbt_logs").version
+    run_sql(engine, "UPDATE cleanup_policies SET description = 'ours' WHERE data_type = 'dbt_logs'")
+    assert view(engine, "dbt_logs").version == seen
+    with engine.begin() as conn:
+        mine = change_policy(conn, "dbt_logs", retention_days=9, changed_by="alice", versions={seen})
+    assert (mine.retention_days, mine.version == seen) == (9, False)
+    for statement in ("keep_last = 2", "enabled = false", "retention_days = 10", "retention_days = NULL"):
+        before = view(engine, "dbt_logs").version
+        run_sql(engine, f"UPDATE cleanup_policies SET {statement} WHERE data_type = 'dbt_logs'")  # noqa: S608
+        with (
+            pytest.raises(PolicyChanged, match="changed by somebody else meanwhile; now ") as told,
+            engine.begin() as conn,
+        ):
+            change_policy(conn, "dbt_logs", retention_days=11, changed_by="bob", versions={before})
+        assert told.value.row == view(engine, "dbt_logs")
+    assert [change[1] for change in changes(engine)] == ["alice"]

@@ -230,7 +230,8 @@ class Visitor:
         return page
 
     def _hear(self, said: str) -> None:
-        if "status of 409" not in said:  # Dagster may still be putting a run away; then the page asks again
+        # 409: Dagster may still be putting a run away; then the page asks again. 412: somebody else was quicker.
+        if "status of 409" not in said and "status of 412" not in said:
             self.complaints.append(said)
 
     def log_in(self, token: str = OPERATOR, **looks: Any) -> Page:

@@ -267,6 +267,29 @@ def test_tokens_are_made_once_and_kept_for_us_alone(platform: Platform) -> None:
         assert client.get(f"{API}/session", headers=bearer(first.fresh)).json()["role"] == "operator"
 
 
+def test_nobody_overwrites_what_somebody_else_changed_meanwhile(operator: Client) -> None:
+    def policy() -> dict[str, Any]:
+        return next(p for p in operator.get(f"{API}/policies").json()["policies"] if p["data_type"] == "dbt_logs")
+
+    def change(if_match: str, days: int) -> tuple[int, dict[str, Any]]:
+        body = {"data_type": "dbt_logs", "retention_days": days}
+        answered = operator.post(f"{API}/policies", json=body, headers={"If-Match": if_match})
+        if answered.status_code == 200:
+            assert answered.headers["ETag"] == f'"{policy()["version"]}"'
+        return answered.status_code, answered.json()
+
+    seen = policy()["version"]
+    assert change(f'"{seen}"', 9)[0] == 200
+    for stale in (f'"{seen}"', f'W/"{policy()["version"]}"', '""', "no version"):
+        status, answered = change(stale, 11)
+        assert (status, answered["success"], answered["policy"]) == (412, False, policy())
+        assert answered["error"] == "dbt_logs was changed by somebody else meanwhile; now it is kept for 9 days, on"
+    assert days_of(operator) == 9
+    assert change(f'"{seen}", "{policy()["version"]}"', 12)[0] == 200
+    assert change("*", 13)[0] == 200
+    assert operator.post(f"{API}/policies", json=CHANGE).status_code == 200  # the last one wins, as before
+
+
 def test_what_was_changed_names_who_changed_it(operator: Client, platform: Platform) -> None:
     operator.post(f"{API}/policies", json=CHANGE)
     csrf = log_in(operator)

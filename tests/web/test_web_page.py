@@ -167,6 +167,28 @@ def test_a_policy_is_changed_a_plan_reviewed_run_and_undone(site: Site, visitor:
     expect(days).to_have_value("14")
 
 
+def test_two_people_who_change_one_policy_hear_of_each_other(site: Site, visitor: Visitor) -> None:
+    page = visitor.log_in()
+    days = page.get_by_label("Days that temp_files are kept")
+    expect(days).to_have_value("1")
+    days.fill("5")
+    expect(page.get_by_text("1 day → 5 days.")).to_be_visible()
+    site.api("policies", {"data_type": "temp_files", "retention_days": 3, "enabled": False})
+
+    page.get_by_role("button", name="Save").click()
+    change = page.locator("#policies .change-box")
+    expect(change).to_contain_text("was changed by somebody else meanwhile; now it is kept for 3 days, off")
+    expect(change).to_contain_text("3 days → 5 days.")  # and the switch, which was not touched here, follows
+    expect(page.get_by_label("Policy temp_files")).not_to_be_checked()
+    policy = "SELECT retention_days, enabled FROM cleanup_policies WHERE data_type = 'temp_files'"
+    assert site.ask(policy) == [(3, False)]
+
+    page.get_by_role("button", name="Save").click()
+    expect(page.get_by_role("button", name="Save")).to_have_count(0)
+    assert site.ask(policy) == [(5, False)]
+    site.api("policies", {"data_type": "temp_files", "retention_days": 1, "enabled": True})
+
+
 def _keep_the_newest(site: Site, page: Page) -> None:
     """Let the newest of each pipeline stay, and then no more: both are told before they are saved."""
     newest = page.get_by_label("Newest failed_operations of each pipeline that always stay")

@@ -2,10 +2,11 @@
 
 from collections.abc import Callable
 from http import HTTPStatus
+from typing import Annotated
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Header, Request, Response
 
-from cleanup_dagster.database.policies import InvalidPolicy, PolicyRow, UnknownDataType
+from cleanup_dagster.database.policies import InvalidPolicy, PolicyChanged, PolicyRow, UnknownDataType
 from cleanup_dagster.documents import Document, iso, of_policy
 from cleanup_dagster.retention.defaults import RETENTION_DAYS_MAX, RETENTION_DAYS_MIN
 from cleanup_dagster.retention.models import NS_PER_DAY, Reason, Tally
@@ -20,6 +21,7 @@ from cleanup_dagster.web.routes.files import of_row
 
 router = APIRouter(prefix=f"{API}/policies", tags=["policies"])
 
+Match = Annotated[str | None, Header(alias="If-Match", max_length=200)]
 _EXAMPLES = 10
 _TALLY = {"files": 40, "bytes": 81920}
 #: Why a file stays that another number of days, another switch or a smaller `keep_last` would let go.
@@ -40,22 +42,32 @@ def policies(request: Request) -> Response:
 
 
 @router.post("", responses=ok({"message": "dbt_logs is now kept for 7 days", "policy": POLICY}))
-def change(request: Request, body: PolicyChange) -> Response:
-    """Change one policy. What is left out stays; old and new are recorded with who changed it."""
+def change(request: Request, body: PolicyChange, if_match: Match = None) -> Response:
+    """Change one policy. What is left out stays; old and new are recorded with who changed it.
+
+    With `If-Match: "<version>"`, the `version` of the policy as it was seen, nothing that somebody else changed
+    meanwhile is overwritten: the answer is 412 then, with the policy as it is now.
+    """
     platform = parts_of(request).platform
     _require_within(platform.settings, body.data_type, body.retention_days)
-    (row,) = platform.records.change_policies(
-        [body.data_type],
-        visitor_of(request).actor,
-        retention_days=body.retention_days,
-        enabled=body.enabled,
-        keep_last=body.keep_last,
-    )
+    try:
+        (row,) = platform.records.change_policies(
+            [body.data_type],
+            visitor_of(request).actor,
+            retention_days=body.retention_days,
+            enabled=body.enabled,
+            keep_last=body.keep_last,
+            versions=_versions(if_match),
+        )
+    except PolicyChanged as error:
+        policy = _with_targets(error.row, platform.settings)
+        raise Refusal(HTTPStatus.PRECONDITION_FAILED, str(error), policy=policy) from None
     said = "disabled" if row.enabled is False else f"kept for {row.retention_days} days"
     if row.enabled and row.keep_last:
         said += f", and the newest {row.keep_last} of each pipeline always"
     policy = _with_targets(row, platform.settings)
-    return reply({"success": True, "message": f"{row.data_type} is now {said}", "policy": policy})
+    document = {"success": True, "message": f"{row.data_type} is now {said}", "policy": policy}
+    return reply(document, headers={"ETag": f'"{row.version}"'})
 
 
 @router.post(
@@ -149,7 +161,14 @@ def _require_within(settings: Settings, data_type: str, days: int | None) -> Non
         raise InvalidPolicy(f"retention_days is {days}, but the configuration allows {least} to {most} for {data_type}")
 
 
+def _versions(if_match: str | None) -> frozenset[str] | None:
+    """Return which versions a change is meant for; None means whichever it is."""
+    if if_match is None or if_match.strip() == "*":
+        return None
+    return frozenset(tag.strip().strip('"') for tag in if_match.split(","))
+
+
 def _with_targets(row: PolicyRow, settings: Settings) -> Document:
     least, most = _bounds(settings, row.data_type)
     targets = [target.name for target in settings.all_targets if row.data_type in target.data_types]
-    return {**of_policy(row), "targets": targets, "minimum": least, "maximum": most}
+    return {**of_policy(row), "version": row.version, "targets": targets, "minimum": least, "maximum": most}

@@ -13,12 +13,13 @@ export class ApiError extends Error {
   }
 }
 
-async function request(method, path, { params = {}, body, key } = {}) {
+async function request(method, path, { params = {}, body, key, version } = {}) {
   const query = new URLSearchParams(Object.entries(params).filter(([, value]) => value !== "" && value != null));
   const headers = { Accept: "application/json" };
   if (method !== "GET") headers["X-CSRF-Token"] = TOKEN;
   if (body !== undefined) headers["Content-Type"] = "application/json";
   if (key) headers["Idempotency-Key"] = key;
+  if (version) headers["If-Match"] = `"${version}"`;
   let answer;
   try {
     answer = await fetch(query.size ? `${path}?${query}` : path, {
@@ -40,6 +41,8 @@ async function request(method, path, { params = {}, body, key } = {}) {
 
 export const get = (path, params) => request("GET", path, { params });
 export const post = (path, body = {}, key = "") => request("POST", path, { body, key });
+/** Change what is still at `version`; else the answer is 412, and its body has what it is now. */
+export const change = (path, body, version) => request("POST", path, { body, version });
 export const remove = (path) => request("DELETE", path);
 
 /** Start a run. While Dagster is still putting one away that has ended, this waits instead of failing. */

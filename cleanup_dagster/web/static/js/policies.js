@@ -1,6 +1,6 @@
 // The policies, edited in place. A change is a draft with its consequences beside it until somebody saves it.
 
-import { api, post } from "./api.js";
+import { api, change, post } from "./api.js";
 import { ask } from "./dialogs.js";
 import { amount } from "./activity.js";
 import { button, byId, changed, h, isOperator, nothing, notice, operatorOnly, path, toast, word } from "./dom.js";
@@ -128,6 +128,7 @@ function open(policy, line, { toggle, days, newest }) {
   const area = h("tr", { class: "change" }, h("td", { colspan: 8 },
     h("div", { class: "change-box" }, said, h("div", { class: "buttons" }, save, discard))));
   let asked = 0;
+  let conflict = "";
 
   line.classList.add("changed");
   line.after(area);
@@ -145,7 +146,7 @@ function open(policy, line, { toggle, days, newest }) {
   }
 
   function say(content, saving, label = "Save") {
-    said.replaceChildren(...content);
+    said.replaceChildren(...(conflict ? [h("p", { class: "bad", role: "alert" }, conflict)] : []), ...content);
     save.disabled = !saving;
     save.textContent = label;
     save.onclick = saving;
@@ -170,13 +171,27 @@ function open(policy, line, { toggle, days, newest }) {
   async function store(wanted) {
     save.disabled = true;
     try {
-      const { message } = await post(api("policies"), wanted);
+      const { message } = await change(api("policies"), wanted, policy.version);
       close(true);
       toast(message);
       changed();
     } catch (problem) {
-      say([h("span", { class: "bad", role: "alert" }, problem.message)], () => void store(wanted));
+      if (problem.status === 412) rebase(wanted, problem);
+      else say([h("span", { class: "bad", role: "alert" }, problem.message)], () => void store(wanted));
     }
+  }
+
+  /** Begin anew from the policy as somebody else left it: what was not edited here follows, what was stays a draft. */
+  function rebase(wanted, problem) {
+    Object.assign(policy, problem.body.policy);
+    if (wanted.enabled === undefined) toggle.checked = policy.enabled;
+    if (wanted.retention_days === undefined) days.value = policy.retention_days;
+    if (wanted.keep_last === undefined) newest.value = policy.keep_last;
+    conflict = `${problem.message}. Nothing was saved; save again to change that.`;
+    void consider(policy, line, { toggle, days, newest });
+    if (drafts.has(name)) return;
+    toast(problem.message); // it is as it was wanted already
+    changed();
   }
 
   function refuse(content) {
