@@ -74,10 +74,18 @@ def ownership_problem(status: os.stat_result) -> str | None:
 
 def _check_ancestors(path: Path, purpose: str) -> None:
     # Whoever may rename a directory on the way can swap ours for his own, so each must be root's or ours and either
-    # closed to others or sticky (as /tmp is). A link on the way can be swapped by whoever made it.
+    # closed to others or sticky (as /tmp is). In a sticky one whoever made a link can turn it elsewhere.
+    sticky = False
     try:
         for place, status in _way_to(path.parent):
-            _check_ancestor(place, status, path, purpose)
+            if not stat.S_ISLNK(status.st_mode):
+                _check_ancestor(place, status, path, purpose)
+                sticky = bool(status.st_mode & stat.S_ISVTX)
+            elif sticky and not _is_ours(status):
+                raise UnsafeDirectoryError(
+                    f"the {purpose} {path} leads through the symbolic link {place} of uid {status.st_uid}, who can "
+                    "turn it elsewhere; name the real path"
+                )
     except FileNotFoundError:
         return
     except OSError as error:
@@ -101,19 +109,15 @@ def _way_to(path: Path) -> Iterator[tuple[Path, os.stat_result]]:
             here = here.parent
 
 
+def _is_ours(status: os.stat_result) -> bool:
+    return status.st_uid in {0, os.geteuid()}
+
+
 def _check_ancestor(ancestor: Path, status: os.stat_result, path: Path, purpose: str) -> None:
     mode = status.st_mode
-    ours = status.st_uid in {0, os.geteuid()}
-    if stat.S_ISLNK(mode):
-        if not ours:
-            raise UnsafeDirectoryError(
-                f"the {purpose} {path} leads through the symbolic link {ancestor} of uid {status.st_uid}, who can turn "
-                "it elsewhere; name the real path"
-            )
-        return
     open_to_group = mode & stat.S_IWGRP and status.st_gid not in {0, os.getegid()}
     swappable = (mode & stat.S_IWOTH or open_to_group) and not mode & stat.S_ISVTX
-    if not ours or swappable:
+    if not _is_ours(status) or swappable:
         raise UnsafeDirectoryError(
             f"the {purpose} {path} lies below {ancestor}, which others can change (uid {status.st_uid}, "
             f"mode {stat.S_IMODE(mode):04o}); name a directory below one that only root or you can change"

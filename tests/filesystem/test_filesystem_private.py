@@ -139,6 +139,16 @@ def test_a_symlink_on_the_way_that_somebody_else_made(tmp_path: Path) -> None:
     assert list((tmp_path / "ours").iterdir()) == []
 
 
+@pytest.mark.needs_root
+def test_a_symlink_that_only_we_could_make_again_is_followed_whoever_has_it(tmp_path: Path) -> None:
+    """As `chown -R` leaves one in a directory that its owner may not write to."""
+    (tmp_path / "ours").mkdir(mode=0o700)
+    (tmp_path / "link").symlink_to("ours")
+    os.chown(tmp_path / "link", NOBODY, NOBODY, follow_symlinks=False)
+    with private_directory(tmp_path / "link/a", "backup directory"):
+        assert mode_of(tmp_path / "ours/a") == 0o700
+
+
 def test_a_symlink_of_ours_in_a_directory_that_others_may_change(tmp_path: Path) -> None:
     (tmp_path / "ours").mkdir(mode=0o700)
     (tmp_path / "open").mkdir()

@@ -351,8 +351,8 @@ MUTATIONS = [
     Mutation(
         "the owner of a link to a private directory",
         "filesystem/private.py",
-        "        if not ours:\n",
-        "        if False:\n",
+        "elif sticky and not _is_ours(status):",
+        "elif False:",
         "filesystem/test_filesystem_private.py::test_a_symlink_on_the_way_that_somebody_else_made",
     ),
     Mutation(
