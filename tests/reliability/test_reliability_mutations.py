@@ -342,6 +342,13 @@ MUTATIONS = [
         "service/test_service_installation.py::test_a_run_whose_lock_the_database_dropped_goes_no_further",
     ),
     Mutation(
+        "a worker's wait for the holds of now",
+        "workers.py",
+        "None if time.monotonic() - self._heard > _STALE_SECONDS else 0",
+        "0",
+        "service/test_service_workers.py::test_a_worker_that_heard_nothing_for_long_waits_for_the_holds_of_now",
+    ),
+    Mutation(
         "the backup's soundness in recovery",
         "collectors/deletion.py",
         "        unsound = vouch(receipt)\n",

@@ -6,12 +6,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Generator, Sequence
+from concurrent.futures import ThreadPoolExecutor, TimeoutError  # noqa: A004  another one before Python 3.11
+from multiprocessing.connection import Pipe
 from pathlib import Path
 
 import pytest
 from service_helpers import MANUAL, Ended, Platform, files, left_behind, request, scan_all
 
-from cleanup_dagster import applying, planning
+from cleanup_dagster import applying, planning, workers
 from cleanup_dagster.backups import manifest
 from cleanup_dagster.backups.files import open_file_backups
 from cleanup_dagster.backups.manifest import read_header, read_manifest
@@ -21,7 +23,7 @@ from cleanup_dagster.handles import BackedUp, Plan
 from cleanup_dagster.installation import Progress, RunLockedError
 from cleanup_dagster.judging import JudgeTask
 from cleanup_dagster.retention.models import Receipt, State, Verdict
-from cleanup_dagster.workers import Job, StoppedError, WorkerError, run_shards
+from cleanup_dagster.workers import Channel, Job, StoppedError, WorkerError, run_shards
 
 #: So many that each of two workers has several batches to delete, and several frames of the plan to take them from.
 _MANY, _BATCH, _FRAME = 1_600, 32, 200
@@ -303,11 +305,21 @@ def test_a_worker_that_hangs_does_not_hold_up_who_stops_the_run(
     stopped_in_mid_deletion(many, stop)
 
 
+def test_a_worker_that_heard_nothing_for_long_waits_for_the_holds_of_now(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its parent's database hangs, say: by the holds of a minute ago nothing may go."""
+    ours, theirs = Pipe()
+    channel = Channel(theirs)
+    assert channel.latest("the first") == "the first"
+    monkeypatch.setattr(workers, "_STALE_SECONDS", 0.0)
+    with ThreadPoolExecutor() as threads:
+        asked = threads.submit(channel.latest, "the first")
+        with pytest.raises(TimeoutError):
+            asked.result(timeout=0.2)
+        ours.send("the second")
+        assert asked.result(timeout=10) == "the second"
+
+
 def test_a_task_is_refused_when_its_parent_is_gone() -> None:
-    from multiprocessing.connection import Pipe
-
-    from cleanup_dagster.workers import Channel
-
     ours, theirs = Pipe()
     channel = Channel(theirs)
     ours.send("stop")
