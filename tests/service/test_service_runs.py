@@ -1,4 +1,5 @@
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -220,27 +221,33 @@ def test_a_file_that_changes_between_the_backup_and_the_deletion_stays(platform:
     assert not left_behind(platform.home)
 
 
-def test_deleting_without_a_receipt_in_the_database_is_refused(platform: Platform) -> None:
+def refused_after(platform: Platform, change: Callable[[], None]) -> str:
+    """Say why a log is not deleted after a change between its backup and its deletion."""
     path = platform.log("old.log", 31)
     with platform.service() as service:
         checked = scan_all(service, service.begin(request()))
-        receipts = [service.back_up(plan) for plan in checked.plans]
-        platform.sql("UPDATE cleanup_run_targets SET receipts_sha256 = 'other' WHERE target = 'logs'")
-        results = [service.delete(receipt) for receipt in receipts]
+        backed_up = [service.back_up(plan) for plan in checked.plans]
+        change()
+        (problem,) = (service.delete(one).problem for one in backed_up if one.plan.target == "logs")
     assert path.exists()
-    assert "the intent of logs is not the one in the database; nothing of it was deleted" in results[1].problem
+    return problem
+
+
+def test_deleting_without_a_receipt_in_the_database_is_refused(platform: Platform) -> None:
+    def change() -> None:
+        platform.sql("UPDATE cleanup_run_targets SET receipts_sha256 = 'other' WHERE target = 'logs'")
+
+    said = refused_after(platform, change)
+    assert "the intent of logs is not the one in the database; nothing of it was deleted" in said
 
 
 def test_receipts_that_were_tampered_with_delete_nothing(platform: Platform) -> None:
-    path = platform.log("old.log", 31)
-    with platform.service() as service:
-        checked = scan_all(service, service.begin(request()))
-        receipts = [service.back_up(plan) for plan in checked.plans]
+    def change() -> None:
         manifest = next(platform.state.glob("manifests/*/logs.receipts.jsonl.zst"))
         manifest.write_bytes(manifest.read_bytes() + b"x")
-        results = [service.delete(receipt) for receipt in receipts]
-    assert path.exists()
-    assert "is not the recorded one (its sha256 differs); nothing is done by it" in results[1].problem
+
+    said = refused_after(platform, change)
+    assert "is not the recorded one (its sha256 differs); nothing is done by it" in said
 
 
 def test_a_plan_that_was_tampered_with_deletes_nothing(platform: Platform) -> None:
