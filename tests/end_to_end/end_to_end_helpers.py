@@ -19,6 +19,12 @@ from two_roots import TwoRoots
 PROJECT = Path(__file__).parents[2]
 _BIN = Path(sys.executable).parent
 _GRACE_SECONDS = 10
+#: For a `dagster.yaml`: the daemon looks for queued runs every second, not every five.
+QUEUE = """run_coordinator:
+  module: dagster._core.run_coordinator.queued_run_coordinator
+  class: QueuedRunCoordinator
+  config: {dequeue_interval_seconds: 1}
+"""
 EXPIRED = frozenset({"operation_old.json", "operation_crashed.json", "dbt.log.9"})
 KEPT = frozenset({"operation_new.json", "dbt.log.0"})
 
@@ -30,7 +36,7 @@ class Platform(TwoRoots):
         super().__init__(home)
         self.dagster_home = home / "dagster"
         self.dagster_home.mkdir()
-        (self.dagster_home / "dagster.yaml").write_text("telemetry: {enabled: false}\n", encoding="utf-8")
+        (self.dagster_home / "dagster.yaml").write_text(f"telemetry: {{enabled: false}}\n{QUEUE}", encoding="utf-8")
         self.extra: dict[str, str] = {}
         self.refill()
         self.put(self.ops / "operation_new.json", '{"status": "completed"}', days=5)

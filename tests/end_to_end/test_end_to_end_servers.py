@@ -2,14 +2,13 @@
 # Dagster's client leaves parts of its own signatures unknown, and has no public way to send any other query.
 """Webserver and daemon as they run in production: launched through GraphQL, queued, executed, and by the schedule."""
 
-import shutil
 from collections.abc import Generator
 from typing import Any
 
 import dagster as dg
 import pytest
 from dagster_graphql import DagsterGraphQLClient, DagsterGraphQLClientError
-from end_to_end_helpers import EXPIRED, KEPT, PROJECT, Platform, eventually
+from end_to_end_helpers import EXPIRED, KEPT, PROJECT, QUEUE, Platform, eventually
 from servers import ENDED, servers
 from sqlalchemy import URL, Engine, create_engine, text
 from sqlalchemy.pool import NullPool
@@ -57,7 +56,8 @@ def engine(postgres_server_url: URL) -> Generator[Engine]:
 def platform(engine: Engine, tmp_path_factory: pytest.TempPathFactory) -> Platform:
     """A platform on Postgres, whose schedule fires every minute once it is started."""
     platform = Platform(tmp_path_factory.mktemp("production"))
-    shutil.copy(PROJECT / "dagster.yaml", platform.dagster_home)
+    ours = (PROJECT / "dagster.yaml").read_text(encoding="utf-8")
+    (platform.dagster_home / "dagster.yaml").write_text(f"{ours}\n{QUEUE}", encoding="utf-8")
     platform.configure(schedule=_EVERY_MINUTE)
     url = engine.url
     platform.extra = {

@@ -7,7 +7,7 @@ from typing import Any
 
 import dagster as dg
 from dagster_graphql import DagsterGraphQLClient
-from end_to_end_helpers import KEPT, PROJECT, Platform, eventually
+from end_to_end_helpers import KEPT, PROJECT, QUEUE, Platform, eventually
 from ruamel.yaml import YAML
 from servers import ENDED, servers
 from webhooks import SECRET, webhook
@@ -31,6 +31,7 @@ def _dagster_yaml(platform: Platform) -> None:
     yaml: Any = YAML()
     content = yaml.load(PROJECT / "dagster.yaml")
     del content["storage"]
+    content |= yaml.load(QUEUE)
     yaml.dump(content, platform.dagster_home / "dagster.yaml")
 
 
