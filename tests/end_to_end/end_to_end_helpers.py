@@ -49,6 +49,11 @@ class Platform(TwoRoots):
         self.put(self.ops / "operation_crashed.json", f'{{"status": "error", "at": {time.time_ns()}}}', days=20)
         self.put(self.dbt / "dbt.log.9", f"ran at {time.time_ns()}\n", days=9)
 
+    def take_dagster_yaml(self) -> None:
+        """Configure the instance as the deployment does, but for how often the daemon looks for queued runs."""
+        ours = (PROJECT / "dagster.yaml").read_text(encoding="utf-8")
+        (self.dagster_home / "dagster.yaml").write_text(f"{ours}\n{QUEUE}", encoding="utf-8")
+
     def run_config(self, **config: Any) -> Path:
         """Return a file for `-c`."""
         path = self.home / "run.yaml"

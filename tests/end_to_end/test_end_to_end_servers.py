@@ -8,7 +8,7 @@ from typing import Any
 import dagster as dg
 import pytest
 from dagster_graphql import DagsterGraphQLClient, DagsterGraphQLClientError
-from end_to_end_helpers import EXPIRED, KEPT, PROJECT, QUEUE, Platform, eventually
+from end_to_end_helpers import EXPIRED, KEPT, Platform, eventually
 from servers import ENDED, servers
 from sqlalchemy import URL, Engine, create_engine, text
 from sqlalchemy.pool import NullPool
@@ -56,8 +56,7 @@ def engine(postgres_server_url: URL) -> Generator[Engine]:
 def platform(engine: Engine, tmp_path_factory: pytest.TempPathFactory) -> Platform:
     """A platform on Postgres, whose schedule fires every minute once it is started."""
     platform = Platform(tmp_path_factory.mktemp("production"))
-    ours = (PROJECT / "dagster.yaml").read_text(encoding="utf-8")
-    (platform.dagster_home / "dagster.yaml").write_text(f"{ours}\n{QUEUE}", encoding="utf-8")
+    platform.take_dagster_yaml()
     platform.configure(schedule=_EVERY_MINUTE)
     url = engine.url
     platform.extra = {

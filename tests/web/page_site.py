@@ -11,7 +11,7 @@ from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
-from end_to_end_helpers import PROJECT, Platform, ask_to_end, eventually, free_port, run, started
+from end_to_end_helpers import Platform, ask_to_end, eventually, free_port, run, started
 from playwright.sync_api import Browser, Page, ViewportSize, expect, sync_playwright
 from sqlalchemy import URL, create_engine, text
 
@@ -158,7 +158,7 @@ def site_of(home: Path, database: URL, furnish: Callable[[Platform], None] = fil
     """Start everything there is on a platform of its own."""
     platform = Platform(home)
     furnish(platform)
-    shutil.copy(PROJECT / "dagster.yaml", platform.dagster_home)
+    platform.take_dagster_yaml()
     platform.extra = environment_of(database)
     for command in (("cleanup-operations", "db", "upgrade"), ("dagster", "instance", "migrate")):
         prepared = run(platform, *command)
