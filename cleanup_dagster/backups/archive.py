@@ -14,9 +14,9 @@ from collections.abc import Iterator
 from typing import BinaryIO, cast
 
 import zstandard
-from msgspec import Struct
 
 from cleanup_dagster.backups.source import SourceError, read_source
+from cleanup_dagster.backups.staged import Staged
 from cleanup_dagster.retention.models import Frame, Identity
 
 FRAME_BYTES = 1 << 20  # raw; 64 KiB frames stored 7 % more, 8 MiB ones read a single file ten times slower
@@ -25,17 +25,10 @@ _CHUNK = 1 << 20
 _LEVEL = 1  # level 3 stored 2 % less for 6 % more time
 _OCTAL_SIZE_MAX = 8 * 1024**3
 _END = bytes(2 * _BLOCK)
-_NO_LINK, _NO_OWNER = bytes(100), bytes(247)
+#: A tar header's checksum as it is summed up, and what comes after it: no link, no names of owners, no device.
+_CHECKSUM, _AFTER = b"        ", b"0" + bytes(100) + b"ustar  \0" + bytes(247)
+_CONSTANT_SUM = sum(_CHECKSUM + _AFTER)
 _ENCODING = sys.getfilesystemencoding()
-
-
-class Member(Struct):
-    """A file that was added. Its `frame` is known once the frame was written."""
-
-    sha256: str
-    size: int
-    inner: int
-    frame: Frame | None = None
 
 
 class ArchiveWriter:
@@ -43,11 +36,11 @@ class ArchiveWriter:
 
     def __init__(self, fd: int) -> None:
         self._fd = fd
-        self._compressor = zstandard.ZstdCompressor(level=_LEVEL)
+        self._compressor = zstandard.ZstdCompressor(level=_LEVEL, write_checksum=True)
         self._offset = 0
         self._raw = bytearray()
-        self._members: list[Member] = []
-        #: Frames written since the last `verify`: place, length and the sha256 of what they hold.
+        self._members: list[Staged] = []
+        #: Frames written since the last `commit`: place, length and the sha256 of their bytes.
         self._unverified: list[tuple[int, int, str]] = []
 
     @property
@@ -55,7 +48,7 @@ class ArchiveWriter:
         """Bytes of the archive so far, without what is still gathered for the next frame."""
         return self._offset
 
-    def add(self, name: str, identity: Identity, source: int) -> Member:
+    def add(self, name: str, identity: Identity, source: int) -> Staged:
         """Add an open file of `identity.size` bytes under its name (as the operating system has it).
 
         The caller checks afterwards that the file was still the same, and calls `take_back` when it was not.
@@ -67,15 +60,14 @@ class ArchiveWriter:
         header = tar_header(name, identity, len(content))
         if self._raw and len(self._raw) + len(header) + len(content) > FRAME_BYTES:
             self._flush()
-        inner = len(self._raw) + len(header)
         self._raw += header
+        member = Staged(hashlib.sha256(content).hexdigest(), len(content), inner=len(self._raw))
         self._raw += content
         self._raw += bytes(-len(content) % _BLOCK)
-        member = Member(hashlib.sha256(content).hexdigest(), len(content), inner)
         self._members.append(member)
         return member
 
-    def take_back(self, member: Member) -> None:
+    def take_back(self, member: Staged) -> None:
         """Forget the file added last. What was written of it stays as a member that no receipt names."""
         if self._members and self._members[-1] is member:
             self._members.pop()
@@ -87,11 +79,10 @@ class ArchiveWriter:
         if hasattr(os, "posix_fadvise"):  # drops the cached pages, so that the device itself answers
             os.posix_fadvise(self._fd, 0, 0, os.POSIX_FADV_DONTNEED)
         for offset, length, sha256 in self._unverified:
-            digest = hashlib.sha256()
-            for block in unpack(self._fd, offset, length):
-                digest.update(block)
-            if digest.hexdigest() != sha256:
+            if _hash(self._fd, offset, length) != sha256:
                 raise OSError("the archive does not read back as it was written; the disk is failing")
+            for _ in unpack(self._fd, offset, length):  # which compares what comes out with the frame's own checksum
+                pass
         self._unverified.clear()
 
     def finish(self) -> None:
@@ -104,27 +95,32 @@ class ArchiveWriter:
             return
         frame = self._compressor.compress(self._raw)
         self._append(frame)
-        self._unverified.append((self._offset, len(frame), hashlib.sha256(self._raw).hexdigest()))
+        self._unverified.append((self._offset, len(frame), hashlib.sha256(frame).hexdigest()))
         for member in self._members:
             member.frame = Frame(self._offset, len(frame), member.inner)
         self._offset += len(frame)
         self._members.clear()
         self._raw.clear()
 
-    def _add_large(self, name: str, identity: Identity, source: int) -> Member:
+    def _add_large(self, name: str, identity: Identity, source: int) -> Staged:
         self._flush()
         header = tar_header(name, identity, identity.size)
-        whole, content = hashlib.sha256(header), hashlib.sha256()
+        written, content = hashlib.sha256(), hashlib.sha256()
         stream = self._compressor.compressobj()
-        start, copied = self._offset, 0
-        length = self._append(stream.compress(header))
+        start, copied, length = self._offset, 0, 0
+
+        def write(packed: bytes) -> None:
+            nonlocal length
+            written.update(packed)
+            length += self._append(packed, length)
+
+        write(stream.compress(header))
         unreadable: SourceError | None = None
         try:
             while copied < identity.size and (block := read_source(source, min(_CHUNK, identity.size - copied))):
                 content.update(block)
-                whole.update(block)
                 copied += len(block)
-                length += self._append(stream.compress(block), length)
+                write(stream.compress(block))
         except SourceError as error:
             unreadable = error
         # A file that shrank, or cannot be read to its end, leaves a member of the promised size all the same: the
@@ -132,16 +128,15 @@ class ArchiveWriter:
         rest = identity.size - copied + -identity.size % _BLOCK
         while rest > 0:
             zeros = bytes(min(_CHUNK, rest))
-            whole.update(zeros)
-            length += self._append(stream.compress(zeros), length)
+            write(stream.compress(zeros))
             rest -= len(zeros)
-        length += self._append(stream.flush(), length)
-        self._unverified.append((start, length, whole.hexdigest()))
+        write(stream.flush())
+        self._unverified.append((start, length, written.hexdigest()))
         self._offset = start + length
         if unreadable is not None:
             raise unreadable
         grown = len(read_source(source, 1))
-        return Member(content.hexdigest(), copied + grown, len(header), Frame(start, length, len(header)))
+        return Staged(content.hexdigest(), copied + grown, frame=Frame(start, length, len(header)))
 
     def _append(self, data: bytes, already: int = 0) -> int:
         view, position = memoryview(data), self._offset + already
@@ -165,6 +160,14 @@ def read_member(archive: int, frame: Frame, size: int) -> Iterator[bytes]:
             return
     if left:
         raise OSError("the archive ends before the file does")
+
+
+def _hash(archive: int, offset: int, length: int) -> str:
+    digest = hashlib.sha256()
+    packed = _Packed(archive, offset, length)
+    while block := packed.read(_CHUNK):
+        digest.update(block)
+    return digest.hexdigest()
 
 
 def unpack(archive: int, offset: int, length: int) -> Iterator[bytes]:
@@ -207,19 +210,11 @@ def tar_header(name: str, identity: Identity, size: int) -> bytes:
         info = tarfile.TarInfo(name)
         info.size, info.mtime, info.mode, info.uid, info.gid = size, max(mtime, 0), mode, identity.uid, identity.gid
         return info.tobuf(tarfile.GNU_FORMAT, "utf-8", "surrogateescape")
-    header = b"%s%07o\0%07o\0%07o\0%011o\0%011o\0        0%sustar  \0%s" % (
-        encoded.ljust(100, b"\0"),
-        mode,
-        identity.uid,
-        identity.gid,
-        size,
-        mtime,
-        _NO_LINK,
-        _NO_OWNER,
-    )
+    fields = b"%07o\0%07o\0%07o\0%011o\0%011o\0" % (mode, identity.uid, identity.gid, size, mtime)
+    before = encoded.ljust(100, b"\0") + fields
     # The low half of Adler-32 is 1 + the sum of the bytes, which for these fields stays far below its modulus.
-    checksum = (zlib.adler32(header) & 0xFFFF) - 1
-    return b"%s%06o\0 %s" % (header[:148], checksum, header[156:])
+    checksum = (zlib.adler32(before) & 0xFFFF) - 1 + _CONSTANT_SUM
+    return b"".join((before, b"%06o\0 " % checksum, _AFTER))
 
 
 def _read_whole(source: int, size: int) -> bytes:

@@ -15,11 +15,10 @@ from contextlib import contextmanager
 from fnmatch import fnmatch
 from pathlib import Path
 
-from msgspec import Struct
-
 from cleanup_dagster.backups.archive import FRAME_BYTES, read_member, unpack
 from cleanup_dagster.backups.manifest import WHOLE, Part
 from cleanup_dagster.backups.source import SourceError, read_source
+from cleanup_dagster.backups.staged import Staged
 from cleanup_dagster.filesystem.flushing import sync_each
 from cleanup_dagster.filesystem.identity import OPEN_DIRECTORY, OPEN_FILE
 from cleanup_dagster.filesystem.names import split, to_os
@@ -40,17 +39,6 @@ LOGS = "cleanup_*.log"
 
 class BackupError(Exception):
     """The store cannot be relied on (full, failing, or not what was written): nothing may be deleted on its account."""
-
-
-class Staged(Struct):
-    """A copy that has no name yet: its descriptor, its name while staged, and the sha256 of what was read."""
-
-    fd: int
-    part: str
-    sha256: str
-    size: int
-    inode: int
-    frame: Frame | None = None
 
 
 class FileBackups:
@@ -86,9 +74,9 @@ class FileBackups:
         self._open.add(fd)
         try:
             digest, copied = copy_bytes(source, fd, identity.size)
-            return Staged(fd, part, digest, copied, os.fstat(fd).st_ino)
+            return Staged(digest, copied, os.fstat(fd).st_ino, fd=fd, part=part)
         except SourceError:
-            self.discard(Staged(fd, part, "", 0, 0))
+            self.discard(Staged("", 0, fd=fd, part=part))
             raise
         except OSError as error:
             raise BackupError(f"the copy in {self.path} failed: {error.strerror}") from None

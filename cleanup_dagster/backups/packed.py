@@ -3,9 +3,10 @@
 import os
 from collections.abc import Iterable
 
-from cleanup_dagster.backups.archive import ArchiveWriter, Member
-from cleanup_dagster.backups.files import BackupError, FileBackups, Staged
+from cleanup_dagster.backups.archive import ArchiveWriter
+from cleanup_dagster.backups.files import BackupError, FileBackups
 from cleanup_dagster.backups.manifest import WHOLE, Part
+from cleanup_dagster.backups.staged import Staged
 from cleanup_dagster.filesystem.names import to_os
 from cleanup_dagster.retention.models import Identity
 
@@ -40,23 +41,17 @@ class ArchiveBackups:
         except OSError as error:
             raise BackupError(f"no archive can be made at {self._where}: {error.strerror}") from None
         self._writer = ArchiveWriter(self._fd)
-        self._pending: list[tuple[Staged, Member]] = []
 
     def stage(self, source: int, identity: Identity, path: str) -> Staged:
         """Pack an open file under its path (text form). Raises BackupError or SourceError."""
         try:
-            member = self._writer.add(to_os(path), identity, source)
+            return self._writer.add(to_os(path), identity, source)
         except OSError as error:
             raise BackupError(f"the archive {self._where} cannot be written: {error.strerror or error}") from None
-        staged = Staged(-1, "", member.sha256, member.size, 0)
-        self._pending.append((staged, member))
-        return staged
 
     def discard(self, staged: Staged) -> None:
         """Forget the file packed last, because it changed while it was read."""
-        forgotten, member = self._pending.pop()
-        assert forgotten is staged, "only the file packed last can be forgotten"  # noqa: S101
-        self._writer.take_back(member)
+        self._writer.take_back(staged)
 
     def make_durable(self, batch: Iterable[Staged]) -> None:  # noqa: ARG002 whatever was packed is in one file
         """Bring the archive to the device, read it back from there and compare. Raises BackupError."""
@@ -64,9 +59,6 @@ class ArchiveBackups:
             self._writer.commit()
         except OSError as error:
             raise BackupError(f"the archive {self._where} cannot be made durable: {error.strerror or error}") from None
-        for staged, member in self._pending:
-            staged.frame = member.frame
-        self._pending.clear()
 
     def choose_place(self, path: str, taken: set[str]) -> str:  # noqa: ARG002 all members share the archive's place
         """Return the archive's name."""

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from typing import Protocol
 
-from cleanup_dagster.backups.files import Staged
+from cleanup_dagster.backups.staged import Staged
 from cleanup_dagster.retention.models import Identity
 
 

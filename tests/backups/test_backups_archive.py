@@ -14,7 +14,8 @@ import zstandard
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from cleanup_dagster.backups.archive import FRAME_BYTES, ArchiveWriter, Member, read_member, tar_header, unpack
+from cleanup_dagster.backups.archive import FRAME_BYTES, ArchiveWriter, read_member, tar_header, unpack
+from cleanup_dagster.backups.staged import Staged
 from cleanup_dagster.filesystem.identity import identify
 from cleanup_dagster.filesystem.space import bytes_in_archive
 from cleanup_dagster.retention.models import Identity
@@ -31,7 +32,7 @@ def archive(path: Path) -> Generator[int]:
         os.close(fd)
 
 
-def add(writer: ArchiveWriter, file: Path, name: str | None = None) -> Member:
+def add(writer: ArchiveWriter, file: Path, name: str | None = None) -> Staged:
     fd = os.open(file, os.O_RDONLY)
     try:
         return writer.add(name or file.name, identify(os.fstat(fd)), fd)
@@ -39,7 +40,7 @@ def add(writer: ArchiveWriter, file: Path, name: str | None = None) -> Member:
         os.close(fd)
 
 
-def content(fd: int, member: Member) -> bytes:
+def content(fd: int, member: Staged) -> bytes:
     assert member.frame is not None
     return b"".join(read_member(fd, member.frame, member.size))
 
@@ -160,6 +161,22 @@ def test_commit_notices_bytes_that_changed_on_the_device(tmp_path: Path, monkeyp
 
         monkeypatch.setattr(os, "fdatasync", flip)
         with pytest.raises(OSError, match=r"does not read back|is damaged"):
+            writer.commit()
+
+
+def test_commit_notices_a_whole_frame_that_is_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A write that a disk put in a wrong place is a sound frame where it arrives."""
+    with archive(tmp_path / "a") as fd, archive(tmp_path / "b") as other:
+        writer, another = ArchiveWriter(fd), ArchiveWriter(other)
+        add(writer, write(tmp_path / "f", os.urandom(5_000)))
+        add(another, write(tmp_path / "f", os.urandom(5_000)))
+        another.commit()
+
+        def misplace(_: int) -> None:
+            os.pwrite(fd, (tmp_path / "b").read_bytes(), 0)
+
+        monkeypatch.setattr(os, "fdatasync", misplace)
+        with pytest.raises(OSError, match="does not read back"):
             writer.commit()
 
 

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 from msgspec import structs
 
-from cleanup_dagster.backups.archive import ArchiveWriter, Member
+from cleanup_dagster.backups.archive import ArchiveWriter
 from cleanup_dagster.backups.files import open_file_backups
+from cleanup_dagster.backups.staged import Staged
 from cleanup_dagster.filesystem.identity import identify
 from cleanup_dagster.retention.models import Identity, Receipt
 
@@ -27,7 +28,7 @@ def pack(archive: Path, *sources: Path, finish: bool = True) -> list[Receipt]:
     """Pack files under their names, and return their receipts."""
     fd = os.open(archive, os.O_RDWR | os.O_CREAT, 0o600)
     writer = ArchiveWriter(fd)
-    added: list[tuple[Path, Identity, Member]] = []
+    added: list[tuple[Path, Identity, Staged]] = []
     for source in sources:
         opened = os.open(source, os.O_RDONLY)
         identity = identify(os.fstat(opened))
