@@ -211,7 +211,10 @@ def delete_target(installation: Installation, backed_up: BackedUp, progress: Pro
         require_backups(intent)
         return installation.holds(plan.root, plan.run.now_ns)
 
-    with open_root(Path(plan.root)) as root, open_quarantine(root) as quarantine:
+    with ExitStack() as stack:
+        root = stack.enter_context(open_root(Path(plan.root)))
+        parts = _parts(installation, receipts.rows)
+        quarantines = [stack.enter_context(open_quarantine(root, part.number)) for part in parts]
         tasks = [
             DeleteTask(
                 receipts.path,
@@ -223,7 +226,7 @@ def delete_target(installation: Installation, backed_up: BackedUp, progress: Pro
                 current_holds(),
                 installation.target(plan.target).remove_empty_dirs,
             )
-            for part in _parts(installation, receipts.rows)
+            for part, quarantine in zip(parts, quarantines, strict=True)
         ]
         if len(tasks) == 1:
             totals = delete_part(tasks[0], current_holds, alive)
@@ -255,7 +258,7 @@ def _delete_in_parts(
         return current_holds()
 
     jobs = [Job("delete", task) for task in tasks]
-    inherited = (*installation.kept_open, tasks[0].quarantine[0])
+    inherited = (*installation.kept_open, *(task.quarantine[0] for task in tasks))
     totals = Totals()
     for part in results_of(run_shards(jobs, progress, tick, inherited), Totals):
         totals.merge(part)

@@ -1,8 +1,8 @@
 """Carrying out one part of a plan: backing it up, and deleting what its receipts name.
 
 A part is everything, or what one of several worker processes takes: every n-th frame of the plan, and later of the
-receipts. Each worker has an archive, receipts and outcomes of its own, and they share the quarantine. Nothing here
-knows the database: what has to be asked there is asked by the process that started the run.
+receipts. Each worker has an archive, receipts, a quarantine and outcomes of its own. Nothing here knows the database:
+what has to be asked there is asked by the process that started the run.
 """
 
 from contextlib import ExitStack, closing

@@ -26,12 +26,12 @@ from cleanup_dagster.backups.put_back import PutBacks
 from cleanup_dagster.collectors.base import Collector
 from cleanup_dagster.collectors.files import FilesCollector
 from cleanup_dagster.collectors.operations import OperationsCollector
+from cleanup_dagster.collectors.scope import Scope
 from cleanup_dagster.collectors.shards import EVERYTHING, Shard
 from cleanup_dagster.filesystem.tree import Directories, open_root
 from cleanup_dagster.retention.holds import HoldMatcher
 from cleanup_dagster.retention.models import Candidate, Reason, Stock, Tally, Verdict
 from cleanup_dagster.retention.rules import KeepLast, Policies, judge, keep
-from cleanup_dagster.targets import Target
 
 _EXAMPLES = 25  # largest and oldest items that are shown; the manifest has them all
 _REPORT_EVERY = 1_000
@@ -55,7 +55,7 @@ class Rules(Struct, frozen=True):
 class JudgeTask(Struct, frozen=True):
     """One target to be judged, or one shard of it, and where its verdicts go."""
 
-    target: Target
+    scope: Scope
     rules: Rules
     path: Path
     header: Header
@@ -81,9 +81,9 @@ def judge_target(task: JudgeTask, progress: Progress, reviewed: Iterator[Candida
     Raises RootError, ManifestError or OSError.
     """
     keep_last = KeepLast({} if reviewed is not None else task.rules.policies)
-    collector = _collector(task.target, task.rules)
+    collector = _collector(task.scope, task.rules)
     with (
-        open_root(task.target.root) as root,
+        open_root(task.scope.root) as root,
         closing(Directories(root)) as directories,
         closing(task.rules.put_backs),
     ):
@@ -130,13 +130,13 @@ def _add(sums: dict[Key, Tally], more: Mapping[Key, Tally]) -> None:
         sums[key] = sums.get(key, Tally()).plus(tally.files, tally.bytes)
 
 
-def _collector(target: Target, rules: Rules) -> Collector:
+def _collector(scope: Scope, rules: Rules) -> Collector:
     def is_own(status: os.stat_result) -> bool:
         return (status.st_dev, status.st_ino) in rules.own
 
-    if target.kind == "operations":
-        return OperationsCollector(target, is_own, rules.naive_zone)
-    return FilesCollector(target, is_own)
+    if scope.kind == "operations":
+        return OperationsCollector(scope, is_own, rules.naive_zone)
+    return FilesCollector(scope, is_own)
 
 
 def _judge_all(

@@ -11,6 +11,7 @@ from msgspec import structs
 
 from cleanup_dagster.backups.manifest import Header, Kind, segment_of
 from cleanup_dagster.backups.put_back import PutBacks
+from cleanup_dagster.collectors.scope import Scope
 from cleanup_dagster.collectors.shards import Shard
 from cleanup_dagster.database import run_targets
 from cleanup_dagster.database.clock import database_now_ns
@@ -66,7 +67,7 @@ def plan_target(installation: Installation, run: Run, target: Target, progress: 
         installation.settings.naive_zone,
         _own_directories(installation),
     )
-    task = JudgeTask(target, rules, installation.state.plan(run_id, target.name), header)
+    task = JudgeTask(target.scope, rules, installation.state.plan(run_id, target.name), header)
     judged = _judge(installation, task, _reviewed(installation, run, target), progress)
     return plan_of(installation, run, target, judged, task.header, allowed)
 
@@ -110,7 +111,7 @@ def _judge(
     installation: Installation, task: JudgeTask, reviewed: Iterator[Candidate] | None, progress: Progress
 ) -> Judged:
     workers = installation.settings.workers
-    if reviewed is not None or workers == 1 or KeepLast(task.rules.policies) or not _is_large(task.target):
+    if reviewed is not None or workers == 1 or KeepLast(task.rules.policies) or not _is_large(task.scope):
         return judge_target(task, progress, reviewed)
     jobs = [
         Job("judge", structs.replace(task, path=segment_of(task.path, number), shard=Shard(number, workers)))
@@ -120,10 +121,10 @@ def _judge(
     return join_judged(parts, task.path, task.header)
 
 
-def _is_large(target: Target) -> bool:
+def _is_large(scope: Scope) -> bool:
     """Tell whether there are enough files to pay for worker processes, by counting names up to the threshold."""
-    with open_root(target.root) as root:
-        names = walk(root, recursive=target.recursive, max_depth=target.max_depth, is_own=lambda _: False)
+    with open_root(scope.root) as root:
+        names = walk(root, recursive=scope.recursive, max_depth=scope.max_depth, is_own=lambda _: False)
         return next(islice(names, WORTH_WORKERS, None), None) is not None
 
 

@@ -5,7 +5,7 @@ directory, then in the replica beside the copies, so that losing either director
 """
 
 from collections.abc import Generator, Iterator
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from itertools import chain, islice
 from pathlib import Path
 
@@ -104,17 +104,17 @@ def _settle(
         _require_same_filesystem(state, intent, manifest, root)
         with (
             closing(Directories(root)) as directories,
-            _quarantine_of(intent, root) as quarantine,
+            _quarantines_of(intent, root) as quarantines,
             _vouching(intent) as vouch,
             write_manifest(state.next_recovery(intent.run_id, intent.target), header) as recovered,
         ):
             receipts = _with_device(doubtful, directories.device)
-            found = recover(receipts, directories, quarantine, slots, holds, recovered, vouch)
-            if quarantine is not None and (left := quarantine.numbers(slots)):
+            found = recover(receipts, directories, quarantines, slots, holds, recovered, vouch)
+            if left := {number for quarantine in quarantines for number in quarantine.numbers(slots)}:
                 # Outcomes that were damaged, or could not go back at the time, leave files of other batches here.
                 everything = _with_device(read_manifest(manifest, Receipt), directories.device)
                 more = (receipt for receipt in everything if receipt.number in left)
-                found.merge(recover(more, directories, quarantine, slots, holds, recovered, vouch))
+                found.merge(recover(more, directories, quarantines, slots, holds, recovered, vouch))
             recovered.close()
     return found
 
@@ -178,9 +178,10 @@ def find_receipts(state: StateDirectory, intent: Intent) -> Path | None:
 def _without_receipts(intent: Intent) -> Settled:
     left = ""
     try:
-        with open_root(Path(intent.root)) as root, _quarantine_of(intent, root) as quarantine:
-            if quarantine is not None:
-                left = f"; whole files of it are left in {intent.root}/{quarantine.name}, move them back by hand"
+        with open_root(Path(intent.root)) as root, _quarantines_of(intent, root) as quarantines:
+            if quarantines:
+                places = " and ".join(f"{intent.root}/{quarantine.name}" for quarantine in quarantines)
+                left = f"; whole files of it are left in {places}, move them back by hand"
     except RootMissingError:
         left = f"; {intent.root} is gone, too"
     return Settled(
@@ -196,14 +197,11 @@ def slots_of(intent: Intent) -> str:
 
 
 @contextmanager
-def _quarantine_of(intent: Intent, root: int) -> Generator[Quarantine | None]:
-    """Open the quarantine that holds this target's files, or yield None when nothing of it is left."""
-    for name in left_quarantines(root):
-        with reopen_quarantine(root, name) as quarantine:
-            if quarantine is not None and quarantine.numbers(slots_of(intent)):
-                yield quarantine
-                return
-    yield None
+def _quarantines_of(intent: Intent, root: int) -> Generator[list[Quarantine]]:
+    """Open the quarantines that hold this target's files, none when nothing of it is left."""
+    with ExitStack() as stack:
+        ours = [stack.enter_context(reopen_quarantine(root, name)) for name in left_quarantines(root)]
+        yield [quarantine for quarantine in ours if quarantine is not None and quarantine.numbers(slots_of(intent))]
 
 
 def discard_target(installation: Installation, run_id: str, target: str) -> None:

@@ -18,6 +18,7 @@ from pydantic import (
     model_validator,
 )
 
+from cleanup_dagster.collectors.scope import Scope
 from cleanup_dagster.config_file import shown
 from cleanup_dagster.retention.defaults import RETENTION_DAYS_MAX, RETENTION_DAYS_MIN
 from cleanup_dagster.retention.guardrails import GIB, Limits
@@ -194,6 +195,22 @@ class Target(Governed):
     def data_types(self) -> tuple[str, ...]:
         """The data types whose policies govern this target's files."""
         return OPERATION_DATA_TYPES if self.data_type is None else (self.data_type,)
+
+    @property
+    def scope(self) -> Scope:
+        """What a scan of this target needs to know."""
+        return Scope(
+            self.kind,
+            self.root,
+            self.data_type,
+            self.recursive,
+            self.patterns,
+            self.excludes,
+            self.max_depth,
+            self.age_from,
+            self.max_json_bytes,
+            self.delete_unreadable,
+        )
 
     @model_validator(mode="before")
     @classmethod

@@ -17,7 +17,7 @@ from cleanup_dagster.workers import Channel, Job, StoppedError
 _MET = (BackupError, ManifestError, OSError, RootError, StoppedError, UnsafeDirectoryError)
 
 
-# Each imports what it needs: judging brings the configuration along, 0.1 s that the others do without.
+# Each imports what it needs, and none of them the configuration, which takes 0.2 s.
 
 
 def _judge(task: Any, channel: Channel) -> object:

@@ -141,7 +141,7 @@ def write_options(command: click.Command, ctx: click.Context, formatter: click.H
 
 
 class Whole(click.IntRange):
-    """A whole number from a range; text that is none is refused in plain words."""
+    """A whole number; what is none is refused in words that say which there are."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """Return the number. Fails for text that is none, and for one outside of the range."""

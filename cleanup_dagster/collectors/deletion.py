@@ -3,7 +3,8 @@
     back_up   open without following -> same identity? -> claimed by nobody? -> copy, hash -> still the same identity?
               batch: fsync and read back every copy -> receipts fsynced -> copies get their names
     (intent)  the caller commits the sha256 of the finished receipts to the database; without it nothing below may run
-    delete    same identity? -> rename into the quarantine -> claim it there -> still the same? -> unlink, else put back
+    delete    open -> claimed by nobody? -> same identity? -> rename into the quarantine -> is it what was opened, and
+              still claimed by nobody else? -> unlink, else put back
               batch: fsync quarantine and directories -> outcomes fsynced
 
 A batch is the unit of durability: after a crash only the receipts of one batch are in doubt; `recover` settles them.
@@ -13,20 +14,20 @@ import contextlib
 import errno
 import itertools
 import os
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from msgspec import Struct
 
-from cleanup_dagster.backups.files import FileBackups, Staged
+from cleanup_dagster.backups.files import FileBackups
 from cleanup_dagster.backups.manifest import WHOLE, ManifestWriter, Part, batches
 from cleanup_dagster.backups.source import SourceError
+from cleanup_dagster.backups.staged import Staged
 from cleanup_dagster.backups.store import Store
 from cleanup_dagster.filesystem.busy import BusyError, OpenCheck, claim, still_claimed
 from cleanup_dagster.filesystem.identity import OPEN_FILE, difference, hash_open
 from cleanup_dagster.filesystem.names import split, to_os
 from cleanup_dagster.filesystem.quarantine import ConflictError, Quarantine
-from cleanup_dagster.filesystem.syscalls import mount_id
 from cleanup_dagster.filesystem.tree import Directories
 from cleanup_dagster.retention.holds import HoldMatcher
 from cleanup_dagster.retention.models import Outcome, Receipt, State, Tally, Verdict
@@ -41,6 +42,7 @@ _REPLACED = frozenset({errno.ELOOP, errno.ENOTDIR, errno.ENXIO})
 
 
 _NOTHING = Tally()
+_NO_COPY = Staged("", 0)
 
 
 class Totals:
@@ -78,7 +80,7 @@ class Copying(Struct, frozen=True):
     """One file on its way into the store."""
 
     verdict: Verdict
-    staged: Staged | None
+    staged: Staged
     open_check: OpenCheck
 
 
@@ -99,7 +101,7 @@ def back_up(
     Raises BackupError when the store cannot be relied on, OSError when a manifest cannot be written: in both cases
     nothing may be deleted.
     """
-    copied: dict[str, Tally] = {}
+    copied: defaultdict[str, list[int]] = defaultdict(lambda: [0, 0])
     totals = Totals()
     number = itertools.count(part.number, part.of)
     size = BATCH if store is None else store.batch_files
@@ -113,12 +115,13 @@ def back_up(
             else:
                 copying.append(result)
         for receipt in _commit_batch(copying, store, receipts, number):
-            tally = copied.get(receipt.data_type, _NOTHING)
-            copied[receipt.data_type] = Tally(tally.files + 1, tally.bytes + receipt.identity.size)
+            sums = copied[receipt.data_type]
+            sums[0] += 1
+            sums[1] += receipt.identity.size
         progress(len(batch))
     if store is not None:
         store.finish()
-    return copied, totals
+    return {data_type: Tally(files, size) for data_type, (files, size) in copied.items()}, totals
 
 
 def _copy_one(verdict: Verdict, directories: Directories, store: Store | None) -> Copying | Outcome:
@@ -149,11 +152,11 @@ def _copy_open(verdict: Verdict, fd: int, directories: Directories, store: Store
     changed = difference(identity, os.fstat(fd), candidate.changed_ns)
     if changed is not None:
         return _outcome(verdict, State.DRIFTED, changed)
-    if mount_id(fd) != directories.mount:
+    if directories.is_covered(fd):
         return _outcome(verdict, State.DRIFTED, "something is mounted over it now")
     open_check = claim(fd)
     if store is None:
-        return Copying(verdict, None, open_check)
+        return Copying(verdict, _NO_COPY, open_check)
     try:
         staged = store.stage(fd, identity, candidate.path)
     except SourceError as error:
@@ -170,25 +173,25 @@ def _copy_open(verdict: Verdict, fd: int, directories: Directories, store: Store
 def _commit_batch(
     copying: list[Copying], store: Store | None, receipts: ManifestWriter, number: Iterator[int]
 ) -> list[Receipt]:
-    staged = [item.staged for item in copying if item.staged is not None]
+    staged = [item.staged for item in copying]
     if store is not None:
         store.make_durable(staged)
     taken: set[str] = set()  # by this batch, whose copies have no names yet
     written: list[Receipt] = []
     for item in copying:
-        candidate = item.verdict.candidate
+        candidate, copy = item.verdict.candidate, item.staged
         place = store.choose_place(candidate.path, taken) if store is not None else ""
         receipt = Receipt(
             next(number),
             candidate.path,
             candidate.identity,
             candidate.data_type,
-            item.staged.sha256 if item.staged is not None else "",
+            copy.sha256,
             place,
             item.open_check.value,
             candidate.pipeline,
-            item.staged.inode if item.staged is not None else 0,
-            item.staged.frame if item.staged is not None else None,
+            copy.inode,
+            copy.frame,
             candidate.changed_ns,
         )
         receipts.write(receipt)
@@ -245,40 +248,80 @@ def _delete_one(
     hold = holds.first_match(receipt.path, receipt.data_type, receipt.pipeline)
     if hold is not None:
         return _ended(receipt, State.HELD, f"hold {hold.id}: {hold.reason}")
-    directory, name = split(receipt.path)
+    path, name = split(receipt.path)
     name = to_os(name)
-    slot = slot_name(slots, receipt.number)
     try:
-        fd = directories.open(directory)
-        status = os.stat(name, dir_fd=fd, follow_symlinks=False)
-        changed = difference(receipt.identity, status, receipt.changed_ns)
+        directory = directories.open(path)
+        fd = os.open(name, OPEN_FILE, dir_fd=directory)
+    except FileNotFoundError:
+        return _ended(receipt, State.GONE, "it was gone before it could be deleted")
+    except PermissionError as error:
+        return _ended(receipt, State.NOT_OWNER, f"it cannot be read any more: {error.strerror}")
+    except BlockingIOError:
+        return _ended(receipt, State.BUSY, _LEASED)
+    except OSError as error:
+        return _ended(receipt, _state_of(error), f"it cannot be opened: {error.strerror or error}")
+    try:
+        return _take_and_remove(receipt, fd, directory, name, quarantine, slot_name(slots, receipt.number))
+    finally:
+        os.close(fd)
+
+
+def _state_of(error: OSError) -> State:
+    return State.DRIFTED if error.errno in _REPLACED else State.FAILED
+
+
+def _take_and_remove(
+    receipt: Receipt, fd: int, directory: int, name: str, quarantine: Quarantine, slot: str
+) -> Outcome:
+    try:
+        open_check = claim(fd)  # before it is moved: what somebody uses keeps its name
+        changed = difference(receipt.identity, os.fstat(fd), receipt.changed_ns)
         if changed is not None:
             return _ended(receipt, State.DRIFTED, changed)
-        quarantine.take(fd, name, slot)
+        quarantine.take(directory, name, slot)
+    except BusyError as error:
+        return _ended(receipt, State.BUSY, str(error))
     except FileNotFoundError:
         return _ended(receipt, State.GONE, "it was gone before it could be deleted")
     except PermissionError as error:
         return _ended(receipt, State.NOT_OWNER, f"it cannot be moved: {error.strerror}")
     except OSError as error:
-        state = State.DRIFTED if error.errno in _REPLACED else State.FAILED
-        return _ended(receipt, state, f"it cannot be moved: {error.strerror or error}")
-    return _finish_or_put_back(receipt, fd, name, quarantine, slot)
-
-
-def _finish_or_put_back(
-    receipt: Receipt, directory: int, name: str, quarantine: Quarantine, slot: str, *, compare: bool = False
-) -> Outcome:
+        return _ended(receipt, _state_of(error), f"it cannot be moved: {error.strerror or error}")
     try:
-        open_check = _remove_claimed(receipt, quarantine, slot, compare=compare)
-        return _ended(receipt, State.DELETED, "", open_check.value)
-    except BusyError as error:
-        state, problem = State.BUSY, str(error)
-    except BlockingIOError:
+        _remove(receipt, fd, open_check, quarantine, slot)
+    except (_DriftError, BusyError, OSError) as problem:
+        return _put_back(receipt, directory, name, quarantine, slot, problem)
+    return _ended(receipt, State.DELETED, "", open_check.value)
+
+
+class _DriftError(Exception):
+    """What the quarantine took is not what was judged."""
+
+
+def _remove(receipt: Receipt, fd: int, open_check: OpenCheck, quarantine: Quarantine, slot: str) -> None:
+    """Remove what the quarantine took, should it be the claimed file `fd` as it was judged; else raise, and leave it.
+
+    Nobody else can open its name in here, and while the claim lasts nobody can begin to write: what is the same now
+    stays the same.
+    """
+    changed = difference(receipt.identity, os.stat(slot, dir_fd=quarantine.fd, follow_symlinks=False))
+    if changed is not None:
+        raise _DriftError(changed)
+    if open_check is OpenCheck.LEASE and not still_claimed(fd):
+        raise BusyError("another process is opening it for writing")
+    quarantine.remove(slot)
+
+
+def _put_back(
+    receipt: Receipt, directory: int, name: str, quarantine: Quarantine, slot: str, why: Exception
+) -> Outcome:
+    if isinstance(why, BlockingIOError):
         state, problem = State.BUSY, _LEASED
-    except _DriftError as error:
-        state, problem = State.DRIFTED, str(error)
-    except OSError as error:
-        state, problem = State.FAILED, f"it cannot be removed: {error.strerror or error}"
+    elif isinstance(why, OSError):
+        state, problem = State.FAILED, f"it cannot be removed: {why.strerror or why}"
+    else:
+        state, problem = State.BUSY if isinstance(why, BusyError) else State.DRIFTED, str(why)
     try:
         quarantine.put_back(slot, directory, name)
     except ConflictError as conflict:
@@ -288,33 +331,6 @@ def _finish_or_put_back(
         detail = f"{problem}, and it cannot be put back ({error.strerror}): it stays whole in {quarantine.name}/{slot}"
         return _ended(receipt, State.FAILED, detail)
     return _ended(receipt, state, problem)
-
-
-class _DriftError(Exception):
-    """What the quarantine took is not what was judged."""
-
-
-def _remove_claimed(receipt: Receipt, quarantine: Quarantine, slot: str, *, compare: bool) -> OpenCheck:
-    """Remove what the quarantine took, should it be what was judged and used by nobody; else raise, and leave it."""
-    # Nobody else can open the name in here, so what this status says about its kind holds for the open below.
-    changed = difference(receipt.identity, os.stat(slot, dir_fd=quarantine.fd, follow_symlinks=False))
-    if changed is not None:
-        raise _DriftError(changed)
-    fd = os.open(slot, OPEN_FILE, dir_fd=quarantine.fd)
-    try:
-        open_check = claim(fd)
-        # With the claim held and the name private nobody can write any more; what is the same now stays the same.
-        changed = difference(receipt.identity, os.fstat(fd))
-        if changed is None and compare and receipt.sha256 and hash_open(fd) != receipt.sha256:
-            changed = "its bytes are not those of its backup"
-        if changed is not None:
-            raise _DriftError(changed)
-        if open_check is OpenCheck.LEASE and not still_claimed(fd):
-            raise BusyError("another process is opening it for writing")
-        quarantine.remove(slot)
-        return open_check
-    finally:
-        os.close(fd)
 
 
 def _settle(
@@ -354,7 +370,7 @@ def _remove_if_empty(path: str, directories: Directories) -> int:
 def recover(
     receipts: Iterable[Receipt],
     directories: Directories,
-    quarantine: Quarantine | None,
+    quarantines: Sequence[Quarantine],
     slots: str,
     holds: HoldMatcher,
     recovered: ManifestWriter,
@@ -370,9 +386,9 @@ def recover(
     """
     totals = Totals()
     for batch in batches(receipts, BATCH):
-        found = [_recover_one(receipt, directories, quarantine, slots, holds, vouch) for receipt in batch]
+        found = [_recover_one(receipt, directories, quarantines, slots, holds, vouch) for receipt in batch]
         done = [outcome for outcome in found if outcome is not None]
-        if quarantine is not None:
+        for quarantine in quarantines:
             quarantine.sync()
         _sync({split(outcome.path)[0] for outcome in done}, directories)
         for outcome in done:
@@ -384,7 +400,7 @@ def recover(
 def _recover_one(
     receipt: Receipt,
     directories: Directories,
-    quarantine: Quarantine | None,
+    quarantines: Sequence[Quarantine],
     slots: str,
     holds: HoldMatcher,
     vouch: Vouch,
@@ -398,7 +414,8 @@ def _recover_one(
         if error.errno not in {errno.ENOENT, *_REPLACED}:
             raise
         fd = None
-    if quarantine is not None and _exists(quarantine.fd, slot):
+    quarantine = next((one for one in quarantines if _exists(one.fd, slot)), None)
+    if quarantine is not None:
         if fd is None:
             return _ended(receipt, State.FAILED, f"its directory is gone; it stays whole in {quarantine.name}/{slot}")
         hold = holds.first_match(receipt.path, receipt.data_type, receipt.pipeline)
@@ -407,12 +424,32 @@ def _recover_one(
         unsound = vouch(receipt)
         if unsound is not None:
             return _return_held(receipt, fd, name, quarantine, slot, f"its backup cannot be relied on: {unsound}")
-        return _finish_or_put_back(receipt, fd, name, quarantine, slot, compare=True)
+        try:
+            return _ended(receipt, State.DELETED, "", _finish(receipt, quarantine, slot).value)
+        except (_DriftError, BusyError, OSError) as problem:
+            return _put_back(receipt, fd, name, quarantine, slot, problem)
     if fd is not None and _exists(fd, name):
         if difference(receipt.identity, os.stat(name, dir_fd=fd, follow_symlinks=False)) is None:
             return None  # never touched
         return _ended(receipt, State.DRIFTED, "something else has its name now; its backup is kept")
     return _ended(receipt, State.DELETED, "by the interrupted run", receipt.open_check)
+
+
+def _finish(receipt: Receipt, quarantine: Quarantine, slot: str) -> OpenCheck:
+    """Remove what an interrupted run left in quarantine, should it be what was judged, byte for byte."""
+    # Looked at before it is opened: it may be something else, which the run had no time to see.
+    changed = difference(receipt.identity, os.stat(slot, dir_fd=quarantine.fd, follow_symlinks=False))
+    if changed is not None:
+        raise _DriftError(changed)
+    fd = os.open(slot, OPEN_FILE, dir_fd=quarantine.fd)
+    try:
+        open_check = claim(fd)
+        if receipt.sha256 and hash_open(fd) != receipt.sha256:
+            raise _DriftError("its bytes are not those of its backup")
+        _remove(receipt, fd, open_check, quarantine, slot)
+        return open_check
+    finally:
+        os.close(fd)
 
 
 def _return_held(

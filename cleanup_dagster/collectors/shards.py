@@ -15,11 +15,16 @@ class Shard(Struct, frozen=True):
     number: int = 0
     of: int = 1
 
+    def wants(self, directory: str) -> bool:
+        """Return whether any file in `directory` (text form, relative to the root) may be this shard's."""
+        return not directory or self._takes(directory)
+
     def takes(self, directory: str, name: str) -> bool:
-        """Return whether the file `name` in `directory` (text form, relative to the root) is this shard's."""
-        return (
-            self.of == 1 or zlib.crc32((directory or name).encode("utf-8", "surrogateescape")) % self.of == self.number
-        )
+        """Return whether the file `name` is this shard's, in a directory that it wants."""
+        return bool(directory) or self._takes(name)
+
+    def _takes(self, path: str) -> bool:
+        return self.of == 1 or zlib.crc32(path.encode("utf-8", "surrogateescape")) % self.of == self.number
 
 
 EVERYTHING = Shard()

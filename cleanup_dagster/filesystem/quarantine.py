@@ -63,13 +63,15 @@ class Quarantine:
 
 
 @contextmanager
-def open_quarantine(root_fd: int) -> Generator[Quarantine]:
+def open_quarantine(root_fd: int, number: int = 0) -> Generator[Quarantine]:
     """Open this user's quarantine in a root, creating it, and remove it again when it is empty.
+
+    With a `number`, a further one: two processes that share one wait for each other's renames (34 us a file, not 29).
 
     A hostile directory under the usual name (another owner, open to others, a symlink) is left alone and a name that
     cannot be guessed is used instead. Raises OSError when the root cannot be written to.
     """
-    name = f"{QUARANTINE_PREFIX}{os.geteuid()}"
+    name = f"{QUARANTINE_PREFIX}{os.geteuid()}{f'.{number}' if number else ''}"
     try:
         quarantine = _open(root_fd, name) or _open(root_fd, f"{name}-{secrets.token_hex(8)}")
     except PermissionError:

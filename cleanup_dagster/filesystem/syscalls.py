@@ -8,7 +8,7 @@ import sys
 import threading
 from typing import Any
 
-_AT_EMPTY_PATH = 0x1000
+_AT_EMPTY_PATH, _AT_SYMLINK_NOFOLLOW = 0x1000, 0x100
 _STATX_MNT_ID = 0x1000
 _STATX_SIZE = 256
 _STATX_MASK_OFFSET = 0
@@ -38,20 +38,26 @@ def mount_id(fd: int) -> int:
     return os.fstat(fd).st_dev if found is None else int(found[0])
 
 
+def mount_of(directory: int, name: str) -> int:
+    """Return the id of the mount that an entry of an open directory lies on, as `mount_id` does. Opens nothing."""
+    found = _ask_statx(directory, _STATX_MNT_ID, _STATX_MNT_ID_OFFSET, "=Q", os.fsencode(name))
+    return os.stat(name, dir_fd=directory, follow_symlinks=False).st_dev if found is None else int(found[0])
+
+
 def born_ns(fd: int) -> int:
     """Return when an open file or directory was made; 0 where kernel or filesystem do not say."""
     found = _ask_statx(fd, _STATX_BTIME, _STATX_BTIME_OFFSET, "=qI")
     return 0 if found is None else found[0] * 1_000_000_000 + found[1]
 
 
-def _ask_statx(fd: int, wanted: int, offset: int, layout: str) -> tuple[int, ...] | None:
+def _ask_statx(fd: int, wanted: int, offset: int, layout: str, name: bytes = b"") -> tuple[int, ...] | None:
     if _statx is None:
         return None
     try:
         buffer = _answers.buffer
     except AttributeError:
         buffer = _answers.buffer = ctypes.create_string_buffer(_STATX_SIZE)
-    if _statx(fd, b"", _AT_EMPTY_PATH, wanted, buffer) != 0:
+    if _statx(fd, name, _AT_EMPTY_PATH | _AT_SYMLINK_NOFOLLOW, wanted, buffer) != 0:
         return None
     (mask,) = struct.unpack_from("=I", buffer, _STATX_MASK_OFFSET)
     return struct.unpack_from(layout, buffer, offset) if mask & wanted else None

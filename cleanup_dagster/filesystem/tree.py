@@ -11,7 +11,10 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
+from msgspec import Struct
+
 from cleanup_dagster.filesystem.identity import OPEN_DIRECTORY
+from cleanup_dagster.filesystem.mounts import has_mounts_below
 from cleanup_dagster.filesystem.names import to_os, to_text
 from cleanup_dagster.filesystem.syscalls import mount_id
 from cleanup_dagster.retention.models import Reason
@@ -29,7 +32,7 @@ class RootMissingError(RootError):
     """A target's root that does not exist."""
 
 
-class Found(NamedTuple):
+class Found(Struct, frozen=True, gc=False):
     """A directory entry: `directory` in text form relative to the root (empty for the root) and its open descriptor."""
 
     directory: str
@@ -83,30 +86,37 @@ def _step(stack: ExitStack, fd: int | None, part: str, path: Path) -> int:
 
 
 def walk(
-    root_fd: int, *, recursive: bool, max_depth: int, is_own: Callable[[os.stat_result], bool]
+    root_fd: int,
+    *,
+    recursive: bool,
+    max_depth: int,
+    is_own: Callable[[os.stat_result], bool],
+    wants: Callable[[str], bool] = lambda _: True,
 ) -> Iterator[Found | Closed]:
     """Yield every entry below an open root, depth first, with flat memory and at most two descriptors per level.
 
     Directories are descended into, not yielded, when `recursive`. Not entered, and yielded as `Closed`: another mount,
     a directory for which `is_own` holds (backups, state, found by device and inode, under whatever name), a quarantine,
-    what cannot be opened, and what lies deeper than `max_depth`.
+    what cannot be opened, and what lies deeper than `max_depth`. Of a directory whose path `wants` does not want
+    nothing but directories is looked at.
     """
     mount = mount_id(root_fd)
     levels = [_Level("", root_fd)]
     try:
         while levels:
             level = levels[-1]
-            entry = next(level.entries, None)
-            if entry is None:
-                levels.pop().close()
-            elif recursive and entry.is_dir(follow_symlinks=False):
-                child = _descend(level, entry, mount, is_own, too_deep=len(levels) > max_depth)
-                if isinstance(child, _Level):
-                    levels.append(child)
-                else:
+            path, fd, wanted = level.path, level.fd, wants(level.path)
+            for entry in level.entries:
+                if recursive and entry.is_dir(follow_symlinks=False):
+                    child = _descend(level, entry, mount, is_own, too_deep=len(levels) > max_depth)
+                    if isinstance(child, _Level):
+                        levels.append(child)
+                        break
                     yield child
+                elif wanted:
+                    yield Found(path, fd, entry)
             else:
-                yield Found(level.path, level.fd, entry)
+                levels.pop().close()
     finally:
         for level in levels:
             level.close()
@@ -164,6 +174,7 @@ class Directories:
     def __init__(self, root_fd: int, limit: int = 32) -> None:
         self._root = root_fd
         self._mount = mount_id(root_fd)
+        self._has_mounts = has_mounts_below(root_fd)
         self.device = os.fstat(root_fd).st_dev
         self._limit = limit
         self._open: OrderedDict[str, int] = OrderedDict()
@@ -180,10 +191,12 @@ class Directories:
             os.close(fd)
         self._open.clear()
 
-    @property
-    def mount(self) -> int:
-        """The id of the mount that everything must lie on."""
-        return self._mount
+    def is_covered(self, fd: int) -> bool:
+        """Return whether something had been mounted over an open file when these directories were first looked at.
+
+        What is mounted there later is another file, unless it is the same, which then cannot be moved.
+        """
+        return self._has_mounts and mount_id(fd) != self._mount
 
     def open(self, path: str) -> int:
         """Return the descriptor of the directory at `path` (text form); it stays valid for the next `limit` calls.

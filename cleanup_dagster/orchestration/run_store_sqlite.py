@@ -285,9 +285,7 @@ def _ids(index: sa.Connection, columns: Any, which: Any) -> set[int]:
 
 def _blank(made: sqlite3.Connection) -> list[tuple[str, tuple[Any, ...]]]:
     """Return the statements that make an event log like this one, without its events."""
-    schema = made.execute(
-        "SELECT sql FROM sqlite_master WHERE sql IS NOT NULL AND name NOT LIKE 'sqlite_%' ORDER BY rowid"
-    )
+    schema = made.execute("SELECT sql FROM sqlite_master WHERE sql IS NOT NULL ORDER BY rowid")
     revisions = made.execute("SELECT version_num FROM alembic_version")
     stamped = (("INSERT INTO alembic_version VALUES (?)", revision) for revision in revisions)
     return [*((sql, ()) for (sql,) in schema), *stamped]

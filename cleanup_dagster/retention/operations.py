@@ -52,8 +52,6 @@ def read_operation(content: bytes) -> OperationFile:
 
     Raises ValueError, with a sentence for people, when `content` is not one readable JSON object.
     """
-    if not content.strip():
-        raise ValueError("the file is empty")
     try:
         if not content.isascii():
             content.decode("utf-8")  # the decoder does not look at strings it skips
@@ -65,6 +63,8 @@ def read_operation(content: bytes) -> OperationFile:
     except msgspec.ValidationError as error:  # not an object, or a number too large for any of its fields
         raise ValueError(f"the JSON is not an operation ({error})") from None
     except (msgspec.DecodeError, ValueError) as error:
+        if not content.strip():
+            raise ValueError("the file is empty") from None
         raise ValueError(f"the content is not JSON ({error})") from None
 
 

@@ -24,13 +24,13 @@ def nothing_is_own(_: os.stat_result) -> bool:
 def scan_files(root: Path, is_own: IsOwn = nothing_is_own, **keys: Any) -> dict[str, Candidate]:
     """Return what a target of kind `files` collects, by path."""
     target = Target.model_validate({"name": "t", "kind": "files", "data_type": "logs", "root": root, **keys})
-    return _scanned(FilesCollector(target, is_own), root)
+    return _scanned(FilesCollector(target.scope, is_own), root)
 
 
 def scan_operations(root: Path, **keys: Any) -> dict[str, Candidate]:
     """Return what a target of kind `operations` collects, by path."""
     target = Target.model_validate({"name": "t", "kind": "operations", "root": root, **keys})
-    return _scanned(OperationsCollector(target, nothing_is_own, timezone.utc), root)
+    return _scanned(OperationsCollector(target.scope, nothing_is_own, timezone.utc), root)
 
 
 def _scanned(collector: FilesCollector, root: Path) -> dict[str, Candidate]:

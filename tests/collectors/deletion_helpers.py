@@ -121,11 +121,11 @@ class Platform:
         with ExitStack() as stack:
             root = stack.enter_context(open_root(self.root))
             directories = stack.enter_context(closing(Directories(root)))
-            quarantine = stack.enter_context(self._quarantine(root))
+            quarantines = stack.enter_context(self._quarantines(root))
             recovered = stack.enter_context(self._writing(name, Kind.OUTCOMES))
             holds = HoldMatcher(self.holds, str(self.root), 0)
             in_doubt = self.receipts()[settled : settled + deletion.BATCH if self.path("outcomes").exists() else None]
-            recover(in_doubt, directories, quarantine, self.run, holds, recovered)
+            recover(in_doubt, directories, quarantines, self.run, holds, recovered)
             recovered.close()
         return list(read_manifest(self.path(name), Outcome))
 
@@ -160,13 +160,10 @@ class Platform:
             yield directories
 
     @contextmanager
-    def _quarantine(self, root: int) -> Generator[Quarantine | None]:
-        for name in left_quarantines(root):
-            with reopen_quarantine(root, name) as quarantine:
-                if quarantine is not None and quarantine.numbers(self.run):
-                    yield quarantine
-                    return
-        yield None
+    def _quarantines(self, root: int) -> Generator[list[Quarantine]]:
+        with ExitStack() as stack:
+            ours = [stack.enter_context(reopen_quarantine(root, name)) for name in left_quarantines(root)]
+            yield [quarantine for quarantine in ours if quarantine is not None]
 
     @contextmanager
     def _writing(self, what: str, kind: Kind) -> Generator[ManifestWriter]:
@@ -191,6 +188,11 @@ def other_process(code: str, *arguments: object) -> Generator["subprocess.Popen[
 def states(outcomes: list[Outcome]) -> dict[str, tuple[State, str]]:
     """Return the states and details of outcomes by path."""
     return {outcome.path: (outcome.state, outcome.detail) for outcome in outcomes}
+
+
+def no_lease(_: int) -> bool:
+    """Say that no lease is to be had, in place of the one that asks for it."""
+    return False
 
 
 def around_take(

@@ -200,7 +200,7 @@ def test_shards_share_everything_out_once(tree: Path, of: int) -> None:
     (tree / "link").symlink_to("nowhere")
     (tree / ".cleanup-q-0").mkdir()
     target = Target.model_validate({"name": "t", "kind": "files", "data_type": "logs", "root": tree})
-    collector = FilesCollector(target, nothing_is_own)
+    collector = FilesCollector(target.scope, nothing_is_own)
     with open_root(tree) as fd:
         found = [c.path for number in range(of) for c in collector.scan(fd, NOW, Shard(number, of))]
     assert sorted(found) == sorted([*TREE, "link", ".cleanup-q-0"])
@@ -210,7 +210,7 @@ def test_the_hash_of_what_is_there_now(tmp_path: Path) -> None:
     write(tmp_path / "d/a", "content")
     (tmp_path / "link").symlink_to("d/a")
     target = Target.model_validate({"name": "t", "kind": "files", "data_type": "logs", "root": tmp_path})
-    collector = FilesCollector(target, nothing_is_own)
+    collector = FilesCollector(target.scope, nothing_is_own)
     found = scan_files(tmp_path)
     with open_root(tmp_path) as fd, closing(Directories(fd)) as directories:
         content = "ed7002b439e9ac845f22357d822bac1444730fbdb6016d3ec9432297b9ec9f73"

@@ -7,10 +7,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from deletion_helpers import QUARANTINE, WRITTEN, Platform, append, around_take, replace, states
+from deletion_helpers import QUARANTINE, WRITTEN, Platform, append, around_take, no_lease, replace, states
 
 from cleanup_dagster.backups.files import FileBackups
 from cleanup_dagster.collectors import deletion
+from cleanup_dagster.filesystem import busy
 from cleanup_dagster.filesystem.busy import OpenCheck
 from cleanup_dagster.retention.models import Identity, State
 
@@ -118,6 +119,8 @@ def test_changed_between_backup_and_deletion(platform: Platform, drift: Callable
     drift(file)
     before = described(file)
     platform.delete()
+    if drift in UNOPENABLE:
+        detail = f"it cannot be opened: {UNOPENABLE[drift]}"
     assert states(platform.outcomes()) == {"d/a.log": (State.DRIFTED, detail)}
     assert described(file) == before
 
@@ -126,6 +129,8 @@ def test_changed_between_backup_and_deletion(platform: Platform, drift: Callable
 def test_changed_in_the_very_moment_of_deletion(
     platform: Platform, monkeypatch: pytest.MonkeyPatch, drift: Callable[[Path], None], detail: str
 ) -> None:
+    """A file of somebody else's, on which an ordinary user gets no lease: who writes to a leased one has to wait."""
+    monkeypatch.setattr(busy, "_lease", no_lease)
     file = platform.file("d/a.log")
     platform.back_up(platform.verdicts())
     seen: list[tuple[int, int, int, int]] = []

@@ -25,7 +25,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TextIO, TypeVar
 
-from deletion_faults import READING, Fault, hooking, struck
+from deletion_faults import READING, Fault, add, hooking, struck
 from disks import Disks, disks, in_memory
 from service_helpers import Platform, left_behind, request, scan_all
 from sqlalchemy import URL
@@ -126,8 +126,7 @@ class Trial:
 
         def change_first(self_: Quarantine, directory: int, name: str, slot: str) -> None:
             if name == Path(CHANGED).name and not self._appended.exists():
-                with (self.home / "logs" / CHANGED).open("a") as out:
-                    out.write(MORE)
+                add(self.home / "logs" / CHANGED, MORE)
                 self._appended.write_text("")
             take(self_, directory, name, slot)
 

@@ -123,7 +123,8 @@ def test_what_was_moved_and_removed_is_durable_before_it_is_written_down(
 
     def change_first(self: Quarantine, directory: int, name: str, slot: str) -> None:
         if name == "c.log":
-            (ready.logs / "d/c.log").write_text("something else")
+            (ready.logs / "new").write_text("something else")
+            (ready.logs / "new").replace(ready.logs / "d/c.log")
         take(self, directory, name, slot)
 
     monkeypatch.setattr(ManifestWriter, "write", writing)

@@ -207,16 +207,16 @@ MUTATIONS = [
     Mutation(
         "the look at the ctime before the move",
         "collectors/deletion.py",
-        "difference(receipt.identity, status, receipt.changed_ns)",
-        "difference(receipt.identity, status)",
+        "os.fstat(fd), receipt.changed_ns)",
+        "os.fstat(fd))",
         f"{_DRIFT}::test_changed_between_backup_and_deletion",
     ),
     Mutation(
         "the identity check in quarantine",
         "collectors/deletion.py",
-        "        if changed is not None:\n            raise _DriftError(changed)\n        if open_check",
-        "        if open_check",
-        f"{_CHECKS}::test_what_is_written_just_before_the_claim_is_seen_under_it",
+        "    if changed is not None:\n        raise _DriftError(changed)\n    if open_check",
+        "    if open_check",
+        f"{_DRIFT}::test_changed_in_the_very_moment_of_deletion",
         quick=True,
     ),
     Mutation(
@@ -224,7 +224,7 @@ MUTATIONS = [
         "collectors/deletion.py",
         "    if changed is not None:\n        raise _DriftError(changed)\n    fd = os.open(slot",
         "    fd = os.open(slot",
-        f"{_CHECKS}::test_what_the_quarantine_took_is_looked_at_before_it_is_opened",
+        f"{_CHECKS}::test_what_is_left_in_quarantine_is_looked_at_before_it_is_opened",
     ),
     Mutation(
         "the comparison of bytes in recovery",
@@ -253,9 +253,9 @@ MUTATIONS = [
     Mutation(
         "reading an archive back",
         "backups/archive.py",
-        "            if digest.hexdigest() != sha256:\n",
+        "            if _hash(self._fd, offset, length) != sha256:\n",
         "            if not sha256:\n",
-        "backups/test_backups_archive.py::test_commit_notices_bytes_that_changed_on_the_device",
+        "backups/test_backups_archive.py::test_commit_notices_a_whole_frame_that_is_another",
     ),
     Mutation(
         "the hash before a restore",

@@ -31,28 +31,56 @@ def test_what_changed_before_it_is_moved_is_not_even_touched(platform: Platform)
     assert [outcome.state for outcome in platform.outcomes()] == [State.DRIFTED]
 
 
-def test_what_the_quarantine_took_is_looked_at_before_it_is_opened(
-    platform: Platform, monkeypatch: pytest.MonkeyPatch
+@pytest.fixture
+def opened(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What was opened in quarantine."""
+    opening = os.open
+    names: list[str] = []
+
+    def watching(path: Any, *rest: Any, **keywords: Any) -> int:
+        if str(path).endswith("run.0"):
+            names.append(str(path))
+        return opening(path, *rest, **keywords)
+
+    monkeypatch.setattr(os, "open", watching)
+    return names
+
+
+def swap_before_the_move(
+    platform: Platform, monkeypatch: pytest.MonkeyPatch, then: type[BaseException] | None = None
 ) -> None:
-    """Opening a device can do something by itself."""
-    take, opening = Quarantine.take, os.open
-    opened: list[str] = []
+    take = Quarantine.take
 
     def swap_first(self: Quarantine, directory: int, name: str, slot: str) -> None:
         (platform.root / "a.log").unlink()
         os.mkfifo(platform.root / "a.log")
         take(self, directory, name, slot)
-
-    def watching(path: Any, *rest: Any, **keywords: Any) -> int:
-        opened.append(str(path))
-        return opening(path, *rest, **keywords)
+        if then is not None:
+            raise then
 
     monkeypatch.setattr(Quarantine, "take", swap_first)
-    monkeypatch.setattr(os, "open", watching)
+
+
+def test_what_the_quarantine_took_is_not_opened(
+    platform: Platform, monkeypatch: pytest.MonkeyPatch, opened: list[str]
+) -> None:
+    """Opening a device can do something by itself."""
+    swap_before_the_move(platform, monkeypatch)
     platform.delete()
-    assert not [name for name in opened if name.endswith("run.0")]
+    assert opened == []
     assert stat.S_ISFIFO((platform.root / "a.log").lstat().st_mode)
     assert [outcome.state for outcome in platform.outcomes()] == [State.DRIFTED]
+
+
+def test_what_is_left_in_quarantine_is_looked_at_before_it_is_opened(
+    platform: Platform, monkeypatch: pytest.MonkeyPatch, opened: list[str]
+) -> None:
+    swap_before_the_move(platform, monkeypatch, KeyboardInterrupt)
+    with pytest.raises(KeyboardInterrupt):
+        platform.delete()
+    assert [outcome.state for outcome in platform.recover()] == [State.DRIFTED]
+    assert opened == []
+    assert stat.S_ISFIFO((platform.root / "a.log").lstat().st_mode)
 
 
 def test_what_is_written_just_before_the_claim_is_seen_under_it(

@@ -107,7 +107,7 @@ def test_a_hold_under_a_root_with_a_strange_name_wins_in_recovery_too(platform: 
         def die(*_: object, **__: object) -> None:
             raise KeyboardInterrupt
 
-        patch.setattr(deletion, "_finish_or_put_back", die)
+        patch.setattr(deletion, "_remove", die)
         with pytest.raises(KeyboardInterrupt):
             service.delete(receipts[1])
     assert not path.exists()

@@ -118,7 +118,7 @@ def test_a_worker_that_dies_fails_its_target_and_the_others_go_on(
     def dying(jobs: Sequence[Job], progress: Callable[[int], None]) -> list[object]:
         task = jobs[0].task
         assert isinstance(task, JudgeTask)
-        if task.target.name == "logs":
+        if task.header.target == "logs":
             return [WorkerError("a worker process died (signal 9)") for _ in jobs]
         return true(jobs, progress)
 
