@@ -19,11 +19,11 @@ from cleanup_dagster.backups.archive import FRAME_BYTES, read_member, unpack
 from cleanup_dagster.backups.manifest import WHOLE, Part
 from cleanup_dagster.backups.source import SourceError, read_source
 from cleanup_dagster.backups.staged import Staged
-from cleanup_dagster.filesystem.flushing import sync_each
+from cleanup_dagster.filesystem.flushing import sync_each, syncs_whole
 from cleanup_dagster.filesystem.identity import OPEN_DIRECTORY, OPEN_FILE
 from cleanup_dagster.filesystem.names import split, to_os
 from cleanup_dagster.filesystem.private import private_directory
-from cleanup_dagster.filesystem.syscalls import rename_noreplace
+from cleanup_dagster.filesystem.syscalls import rename_noreplace, sync_filesystem
 from cleanup_dagster.filesystem.tree import Directories, join
 from cleanup_dagster.retention.models import Frame, Identity, Receipt
 
@@ -45,7 +45,10 @@ class FileBackups:
     """An open backup directory, and the store of plain copies in it, for one run."""
 
     #: Copies stay open until they are durable, so a batch must stay well below 1,024 descriptors.
-    batch_files = 128
+    batch_files = 256
+    #: Copies from which one call for the whole filesystem is quicker than an fsync of each: 5 us a copy, not 280. It
+    #: waits for whatever the neighbours have written, too, so a few files are left to their own.
+    worth_whole = 32
 
     def __init__(self, fd: int, path: Path, run_id: str, part: Part = WHOLE) -> None:
         self.path = path
@@ -56,6 +59,7 @@ class FileBackups:
         self._staging: int | None = None
         self._open: set[int] = set()
         self._directories = Directories(fd)
+        self._syncs_whole = syncs_whole(fd)
         self._frame = ("", 0, b"")
 
     def stage(self, source: int, identity: Identity, path: str = "") -> Staged:  # noqa: ARG002 an archive names its members
@@ -90,16 +94,14 @@ class FileBackups:
     def make_durable(self, batch: Iterable[Staged]) -> None:
         """Bring staged copies to the device, read them back from there and compare, and close them.
 
-        Write all, then sync all: 20 times the rate of syncing after every file. A failed fsync is never repeated on
-        the same descriptor, because the kernel may already have dropped the pages. Raises BackupError.
+        Write all, then sync all: 20 times the rate of syncing after every file. A sync that failed is never repeated,
+        because the kernel may already have dropped the pages. Raises BackupError.
         """
         batch = list(batch)
         try:
+            self._sync(batch)
             for staged in batch:
-                begin_writing(staged.fd)  # so that the first fsync commits the blocks of all of them
-            for problem in sync_each([staged.fd for staged in batch]):
-                if problem is not None:
-                    raise problem
+                begin_reading(staged.fd)
             for staged in batch:
                 if _read_back(staged) != staged.sha256:
                     raise BackupError(f"a copy in {self.path} does not read back as written; the disk is failing")
@@ -108,6 +110,16 @@ class FileBackups:
         finally:
             for staged in batch:
                 self._close(staged.fd)
+
+    def _sync(self, batch: list[Staged]) -> None:
+        if self._syncs_whole and len(batch) >= self.worth_whole:
+            sync_filesystem(self._fd)  # open since before the first copy, so it tells of every write that failed
+            return
+        for staged in batch:
+            begin_writing(staged.fd)  # so that the first fsync commits the blocks of all of them
+        for problem in sync_each([staged.fd for staged in batch]):
+            if problem is not None:
+                raise problem
 
     def choose_place(self, path: str, taken: set[str]) -> str:
         """Return a free place for the copy of the file at `path` (text form), and add it to those `taken`.
@@ -392,8 +404,14 @@ def begin_writing(fd: int) -> None:
         os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
 
 
+def begin_reading(fd: int) -> None:
+    """Drop the pages of an open file that is on the device, and have the kernel begin to read it from there again."""
+    if hasattr(os, "posix_fadvise"):
+        os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+        os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_WILLNEED)
+
+
 def _read_back(staged: Staged) -> str:
-    begin_writing(staged.fd)  # it is written: now the pages are dropped, so that the device itself answers
     digest = hashlib.sha256()
     position = 0
     while block := os.pread(staged.fd, min(_BLOCK, staged.size + 1 - position), position):

@@ -1,7 +1,10 @@
-"""Whether anything is mounted below a directory."""
+"""What the kernel's table of mounts tells: whether anything is mounted below a directory, and what it lies on."""
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
+
+from cleanup_dagster.filesystem.syscalls import mount_id
 
 _MOUNTS = Path("/proc/self/mountinfo")
 #: The characters that the kernel writes as octal escapes there.
@@ -15,8 +18,23 @@ def has_mounts_below(fd: int) -> bool:
     """
     try:
         path = Path(f"/proc/self/fd/{fd}").readlink()
-        lines = _MOUNTS.read_text(encoding="utf-8", errors="surrogateescape").splitlines()
+        mounts = list(_mounts())
     except OSError:
         return True
     below = _ESCAPED.sub(lambda found: f"\\{ord(found[0]):03o}", str(path).rstrip("/")) + "/"
-    return any(line.split(" ")[4].startswith(below) for line in lines)
+    return any(fields[4].startswith(below) for fields in mounts)
+
+
+def filesystem_of(fd: int) -> str:
+    """Return the kind of filesystem that an open directory lies on (`ext4`), or nothing where that cannot be told."""
+    mount = str(mount_id(fd))
+    try:
+        return next((fields[fields.index("-") + 1] for fields in _mounts() if fields[0] == mount), "")
+    except OSError:
+        return ""
+
+
+def _mounts() -> Iterator[list[str]]:
+    """Yield the fields of each mount: its id first, its place fifth, and after a dash the kind of filesystem."""
+    for line in _MOUNTS.read_text(encoding="utf-8", errors="surrogateescape").splitlines():
+        yield line.split(" ")

@@ -263,6 +263,24 @@ def test_a_failed_fsync_is_believed_the_first_time(
     assert sorted(asked) == sorted(one.fd for one in staged)  # each once
 
 
+def test_many_copies_are_brought_to_the_disk_by_one_call_which_is_believed_the_first_time(
+    tmp_path: Path, store: FileBackups, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+
+    def failing(fd: int) -> None:
+        asked.append(fd)
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(store, "_syncs_whole", True)
+    monkeypatch.setattr(files, "sync_filesystem", failing)
+    store.make_durable([stage(store, b"content", tmp_path) for _ in range(store.worth_whole - 1)])
+    assert asked == []  # a few do not wait for what the neighbours write
+    with pytest.raises(BackupError, match="cannot be made durable: Input/output error"):
+        store.make_durable([stage(store, b"content", tmp_path) for _ in range(store.worth_whole)])
+    assert len(asked) == 1
+
+
 @pytest.mark.parametrize(("call", "code", "words"), [
     ("open", 24, "no copy can be made in {place}: Too many open files"),
     ("write", 28, "the copy in {place} failed: No space left on device"),

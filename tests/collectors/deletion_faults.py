@@ -79,7 +79,8 @@ def struck(fault: Fault) -> Generator[list[str]]:
             undo.enter_context(hooking(os, name, made, fault, None))
         for name in ("flock", "fcntl"):
             undo.enter_context(hooking(fcntl, name, made, fault, fail))
-        undo.enter_context(hooking(syscalls, "_rename", made, fault, fail_in_c))
+        for name in ("_rename", "_syncfs"):
+            undo.enter_context(hooking(syscalls, name, made, fault, fail_in_c))
         yield made
 
 

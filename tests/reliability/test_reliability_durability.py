@@ -12,6 +12,7 @@ from msgspec import Struct
 from service_helpers import Platform, request, scan_all
 
 from cleanup_dagster import applying
+from cleanup_dagster.backups import files
 from cleanup_dagster.backups.files import FileBackups
 from cleanup_dagster.backups.manifest import ManifestWriter
 from cleanup_dagster.backups.packed import ArchiveBackups
@@ -90,20 +91,33 @@ def test_every_receipt_is_durable_before_its_copy_gets_its_name(
     assert seen == ["a batch"] * 3
 
 
-def test_a_copys_bytes_are_durable_before_it_gets_its_name(ready: Platform, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("whole", [False, True], ids=["each", "all at once"])
+def test_a_copys_bytes_are_durable_before_it_gets_its_name(
+    ready: Platform, monkeypatch: pytest.MonkeyPatch, whole: bool
+) -> None:
     seen: list[str] = []
     synced: set[int] = set()
-    fsync, publish = os.fsync, FileBackups.publish
+    fsync, sync_filesystem, publish = os.fsync, files.sync_filesystem, FileBackups.publish
+
+    def relied_on(_: int) -> bool:
+        return whole
 
     def syncing(fd: int) -> None:
         fsync(fd)
         synced.add(os.fstat(fd).st_ino)
+
+    def syncing_all(fd: int) -> None:
+        sync_filesystem(fd)
+        synced.update(path.stat().st_ino for path in ready.backups.glob(".staging-*/*"))
 
     def publishing(self: FileBackups, places: Any) -> None:
         items = list(places)
         seen.extend("durable" if staged.inode in synced else "not durable" for staged, _ in items)
         publish(self, items)
 
+    monkeypatch.setattr(FileBackups, "worth_whole", 1)
+    monkeypatch.setattr(files, "syncs_whole", relied_on)
+    monkeypatch.setattr(files, "sync_filesystem", syncing_all)
     monkeypatch.setattr(os, "fsync", syncing)
     monkeypatch.setattr(FileBackups, "publish", publishing)
     live_run(ready)

@@ -59,6 +59,13 @@ MUTATIONS = [
         "fsync of a copy", "backups/files.py", "sync_each([staged.fd for staged in batch])", "()", _BYTES, quick=True
     ),
     Mutation(
+        "the sync of all copies at once",
+        "backups/files.py",
+        "            sync_filesystem(self._fd)  # open",
+        "            pass  # open",
+        _BYTES,
+    ),
+    Mutation(
         "fsync of the copies' names",
         "backups/files.py",
         "                os.fsync(self._directories.open(directory))\n        except",
