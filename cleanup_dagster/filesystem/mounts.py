@@ -18,7 +18,7 @@ def has_mounts_below(fd: int) -> bool:
     """
     try:
         path = Path(f"/proc/self/fd/{fd}").readlink()
-        mounts = list(_mounts())
+        mounts = list(mount_table())
     except OSError:
         return True
     below = _ESCAPED.sub(lambda found: f"\\{ord(found[0]):03o}", str(path).rstrip("/")) + "/"
@@ -29,12 +29,21 @@ def filesystem_of(fd: int) -> str:
     """Return the kind of filesystem that an open directory lies on (`ext4`), or nothing where that cannot be told."""
     mount = str(mount_id(fd))
     try:
-        return next((fields[fields.index("-") + 1] for fields in _mounts() if fields[0] == mount), "")
+        return next((kind_of(fields) for fields in mount_table() if fields[0] == mount), "")
     except OSError:
         return ""
 
 
-def _mounts() -> Iterator[list[str]]:
-    """Yield the fields of each mount: its id first, its place fifth, and after a dash the kind of filesystem."""
-    for line in _MOUNTS.read_text(encoding="utf-8", errors="surrogateescape").splitlines():
-        yield line.split(" ")
+def kind_of(fields: list[str]) -> str:
+    """Return the kind of filesystem of one row of the table."""
+    return fields[fields.index("-") + 1]
+
+
+def mount_table() -> Iterator[list[str]]:
+    """Yield the fields of each mount: its id, the one above, its device, what of it, its place; after a dash its kind.
+
+    Raises OSError where there is no such table (macOS).
+    """
+    # Bytes first: a name may hold what Python takes for the end of a line, and the kernel escapes the newline only.
+    for line in _MOUNTS.read_bytes().removesuffix(b"\n").split(b"\n"):
+        yield line.decode("utf-8", "surrogateescape").split(" ")

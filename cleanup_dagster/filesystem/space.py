@@ -8,6 +8,8 @@ from typing import TypeVar
 
 from msgspec import Struct
 
+from cleanup_dagster.filesystem.mounts import kind_of, mount_table
+
 _VOLATILE = frozenset({"tmpfs", "ramfs"})
 _NOT_THERE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP})
 _BLOCK = 4_096  # what a copy of any size rounds up to
@@ -60,16 +62,12 @@ def bytes_in_archive(files: int, size: int) -> int:
 def is_volatile(path: Path) -> bool:
     """Return whether `path` lies in memory (tmpfs). False where that cannot be told (macOS)."""
     try:
-        mounts = Path("/proc/self/mountinfo").read_text(encoding="utf-8", errors="surrogateescape")
+        mounts = list(mount_table())
     except OSError:
         return False
     device = _ask(os.stat, path).st_dev
     wanted = f"{os.major(device)}:{os.minor(device)}"
-    for line in mounts.splitlines():
-        left, _, right = line.partition(" - ")
-        if left.split(" ")[2] == wanted:
-            return right.split(" ")[0] in _VOLATILE
-    return False
+    return next((kind_of(fields) in _VOLATILE for fields in mounts if fields[2] == wanted), False)
 
 
 def _ask(question: Callable[[Path], Answer], path: Path) -> Answer:
