@@ -49,7 +49,7 @@ class Session:
         overlay(self._given, self.out)
         settings = load_settings()
         home = settings.dagster_home
-        if home is not None and not home.is_dir():
+        if home is not None and settings.state_dir.is_relative_to(home) and not home.is_dir():
             # Made here, one that was mistyped would be a new installation: no holds, and every policy at its default.
             problem = f"DAGSTER_HOME: {str(home)!r} is no directory; make it, or correct the variable"
             raise ConfigError([problem])

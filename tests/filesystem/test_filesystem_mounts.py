@@ -35,7 +35,9 @@ def tmpfs(place: Path) -> Generator[None]:
 
 
 @pytest.mark.needs_root
-@pytest.mark.parametrize("root", ["plain", "with a blank", "back\\slash", "line\nbreak", "line\u2028break", "return\r", "tab\t"])
+@pytest.mark.parametrize(
+    "root", ["plain", "with a blank", "back\\slash", "line\nbreak", "line\u2028break", "return\r", "tab\t"]
+)
 def test_a_mount_below_is_seen_and_one_beside_is_not(tmp_path: Path, root: str) -> None:
     (tmp_path / root).mkdir()
     with opened(tmp_path / root) as fd:

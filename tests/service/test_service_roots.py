@@ -127,7 +127,7 @@ def test_a_file_that_is_mounted_over_one_is_neither_copied_nor_removed(platform:
         assert there.read_text() == "mounted"
     finally:
         subprocess.run(["umount", "--lazy", str(there)], check=True)
-    assert (ended.report.status, ended.report.counts["system_logs"].skipped.files) == ("done", 1)
+    assert (ended.report.status, ended.report.counts) == ("done", {})
     assert there.exists()
     assert not list(platform.backups.rglob("*.backup"))
 

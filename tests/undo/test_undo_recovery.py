@@ -19,6 +19,7 @@ from recovery_helpers import (
 from service_helpers import Platform, files, left_behind, request, scan_all
 from undo_helpers import clean, copies, counts, flip, killed, undo
 
+from cleanup_dagster.backups.files import FileBackups
 from cleanup_dagster.collectors import deletion
 from cleanup_dagster.database import run_targets
 from cleanup_dagster.filesystem.quarantine import Quarantine
@@ -152,8 +153,9 @@ def test_a_database_lost_before_the_intent_costs_no_file(platform: Platform) -> 
 
 @pytest.mark.parametrize("content", [b"", b"torn", None])
 def test_receipts_cut_off_before_any_intent_block_nothing_when_the_database_is_lost(
-    platform: Platform, content: bytes | None
+    platform: Platform, monkeypatch: pytest.MonkeyPatch, content: bytes | None
 ) -> None:
+    monkeypatch.setattr(FileBackups, "batch_files", 128)
     before = garbage(platform)
     dies(platform, deletion, "_commit_batch", 2)
     (receipts,) = platform.state.rglob("*.receipts.*")
