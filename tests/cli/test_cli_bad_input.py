@@ -188,6 +188,14 @@ def test_a_dagster_home_that_was_mistyped_is_no_new_installation(
     assert not home.exists()
 
 
+def test_a_dagster_home_that_is_not_there_is_no_mistake_where_the_state_lies_elsewhere(
+    platform: Platform, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The page of the compose deployment asks Dagster over HTTP, and has no home of Dagster's."""
+    monkeypatch.setenv("DAGSTER_HOME", str(platform.home / "in-another-container"))
+    assert platform.call("policies", "list").code == 0
+
+
 def test_a_group_without_a_command_shows_which_there_are(platform: Platform) -> None:
     ended = platform.call("policies", "--json")
     assert ended.code == 2

@@ -128,7 +128,7 @@ def _clean_and_undo(platform: real.Platform, client: Client, dry: str) -> None:
     undo = {"run_id": live, "dry_run": False, "paths": [str(platform.ops / "operation_old.json")]}
     restored = client.post(f"{API}/restore", json=undo).json()["run_id"]
     eventually("the file is back", lambda: status_of(client, restored) == "done", 90)
-    assert platform.files == real.KEPT | {"operation_old.json"}
+    assert platform.files == real.KEPT | {"operation_old.json"}, client.get(f"{API}/runs/{restored}").text
     kinds = [(run["kind"], run["dry_run"]) for run in client.get(f"{API}/runs").json()["runs"]]
     assert kinds == [("restore", False), ("cleanup", False), ("cleanup", True)]
 
