@@ -97,6 +97,18 @@ def _queue_one(platform: real.Platform, client: Client) -> str:
     return run_id
 
 
+def _taken(client: Client, path: str, body: Any, key: str) -> str:
+    """Ask until Dagster, too, calls the run before it ended, a moment after ours has; return the new run's id."""
+    answers: list[Any] = []
+
+    def taken() -> bool:
+        answers.append(client.post(f"{API}{path}", json=body, headers={"Idempotency-Key": key}))
+        return answers[-1].status_code == 200
+
+    eventually(f"{path} is taken", taken, 30)
+    return answers[-1].json()["run_id"]
+
+
 def _clean_and_undo(platform: real.Platform, client: Client, dry: str) -> None:
     eventually("the dry run ends", lambda: status_of(client, dry) == "done", 90)
     assert platform.files == real.EXPIRED | real.KEPT
@@ -105,15 +117,7 @@ def _clean_and_undo(platform: real.Platform, client: Client, dry: str) -> None:
     items = client.get(f"{API}/plans/{dry}/items").json()["items"]
     assert {Path(item["file_path"]).name for item in items} == real.EXPIRED
 
-    answers: list[Any] = []
-
-    def taken() -> bool:
-        """Ask until Dagster, too, calls the dry run ended, a moment after ours has."""
-        answers.append(client.post(f"{API}/plans/{dry}/apply", json={}, headers={"Idempotency-Key": "apply"}))
-        return answers[-1].status_code == 200
-
-    eventually("the plan is taken", taken, 30)
-    live = answers[-1].json()["run_id"]
+    live = _taken(client, f"/plans/{dry}/apply", {}, "apply")
     eventually("the plan is applied", lambda: status_of(client, live) == "done", 90)
     assert platform.files == real.KEPT
     done = client.get(f"{API}/runs/{live}").json()
@@ -126,7 +130,7 @@ def _clean_and_undo(platform: real.Platform, client: Client, dry: str) -> None:
     assert sum(day["files"] for day in client.get(f"{API}/charts").json()["days"]) == 3
 
     undo = {"run_id": live, "dry_run": False, "paths": [str(platform.ops / "operation_old.json")]}
-    restored = client.post(f"{API}/restore", json=undo).json()["run_id"]
+    restored = _taken(client, "/restore", undo, "restore")
     eventually("the file is back", lambda: status_of(client, restored) == "done", 90)
     assert platform.files == real.KEPT | {"operation_old.json"}, client.get(f"{API}/runs/{restored}").text
     kinds = [(run["kind"], run["dry_run"]) for run in client.get(f"{API}/runs").json()["runs"]]
