@@ -1,5 +1,6 @@
 """What the kernel's table of mounts tells: whether anything is mounted below a directory, and what it lies on."""
 
+import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -27,9 +28,11 @@ def has_mounts_below(fd: int) -> bool:
 
 def filesystem_of(fd: int) -> str:
     """Return the kind of filesystem that an open directory lies on (`ext4`), or nothing where that cannot be told."""
-    mount = str(mount_id(fd))
+    mount = mount_id(fd)
+    if mount == os.fstat(fd).st_dev:  # it stands in where the kernel does not say, and is no number of this table
+        return ""
     try:
-        return next((kind_of(fields) for fields in mount_table() if fields[0] == mount), "")
+        return next((kind_of(fields) for fields in mount_table() if fields[0] == str(mount)), "")
     except OSError:
         return ""
 

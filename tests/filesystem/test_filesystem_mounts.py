@@ -9,7 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from cleanup_dagster.filesystem import flushing, mounts
+from cleanup_dagster.filesystem import flushing, mounts, syscalls
 from cleanup_dagster.filesystem.flushing import syncs_whole
 from cleanup_dagster.filesystem.identity import OPEN_DIRECTORY
 from cleanup_dagster.filesystem.mounts import filesystem_of, has_mounts_below
@@ -52,6 +52,16 @@ def test_without_the_table_there_may_be_a_mount(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr(mounts, "_MOUNTS", tmp_path / "missing")
     with opened(tmp_path) as fd:
         assert has_mounts_below(fd)
+        assert filesystem_of(fd) == ""
+
+
+def test_a_device_is_not_taken_for_a_mount(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where statx is forbidden, a device's number stands in for the mount's; another mount may have it."""
+    monkeypatch.setattr(syscalls, "_statx", None)
+    table = tmp_path / "mountinfo"
+    table.write_text(f"{tmp_path.stat().st_dev} 1 8:1 / /elsewhere rw - ext4 /dev/sda1 rw\n")
+    monkeypatch.setattr(mounts, "_MOUNTS", table)
+    with opened(tmp_path) as fd:
         assert filesystem_of(fd) == ""
 
 
