@@ -38,6 +38,13 @@ for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
 os.execv(sys.argv[1], sys.argv[1:])
 """
 
+_IN_SMALL_BATCHES = """
+from cleanup_dagster.backups.files import FileBackups
+from cleanup_dagster.cli.main import main
+FileBackups.batch_files = 8
+main()
+"""
+
 
 class Screen:
     """A command at a terminal of 80 columns, and everything that it showed."""
@@ -193,7 +200,10 @@ def _words(screen: Screen) -> str:
 
 def test_ctrl_c_stops_between_batches_and_says_what_was_done(platform: Platform) -> None:
     _many(platform, 1_000)
-    with _terminal(platform, "run", "--yes") as screen:
+    small = platform.home / "in-small-batches"  # so that there is time to press it before the last
+    small.write_text(f"#!{sys.executable}\n{_IN_SMALL_BATCHES}")
+    small.chmod(0o700)
+    with _terminal(platform, "run", "--yes", program=str(small)) as screen:
         screen.wait_for(r"Back up operations[^\n]* [1-9][0-9,]* of 1,00")
         screen.type("\x03")
         assert screen.end() == 130

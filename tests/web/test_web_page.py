@@ -189,6 +189,20 @@ def test_two_people_who_change_one_policy_hear_of_each_other(site: Site, visitor
     site.api("policies", {"data_type": "temp_files", "retention_days": 1, "enabled": True})
 
 
+def test_a_policy_can_be_changed_again_before_the_table_is_drawn_anew(site: Site, visitor: Visitor) -> None:
+    page = visitor.log_in()
+    days = page.get_by_label("Days that temp_files are kept")
+    expect(days).to_have_value("1")
+    page.route("**/api/cleanup/stats", lambda _route: None)  # never answered, so the table stays as it was drawn
+    for value in ("2", "1"):
+        days.fill(value)
+        page.get_by_role("button", name="Save").click()
+        expect(page.get_by_role("button", name="Save")).to_have_count(0)
+        expect(days).to_have_value(value)
+    assert site.ask("SELECT retention_days FROM cleanup_policies WHERE data_type = 'temp_files'") == [(1,)]
+    page.unroute_all(behavior="ignoreErrors")
+
+
 def _keep_the_newest(site: Site, page: Page) -> None:
     """Let the newest of each pipeline stay, and then no more: both are told before they are saved."""
     newest = page.get_by_label("Newest failed_operations of each pipeline that always stay")

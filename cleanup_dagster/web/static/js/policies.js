@@ -171,7 +171,8 @@ function open(policy, line, { toggle, days, newest }) {
   async function store(wanted) {
     save.disabled = true;
     try {
-      const { message } = await change(api("policies"), wanted, policy.version);
+      const { message, policy: saved } = await change(api("policies"), wanted, policy.version);
+      Object.assign(policy, saved); // before the table is drawn anew, this line may be edited again
       close(true);
       toast(message);
       changed();
