@@ -43,7 +43,7 @@ def test_a_backend_that_is_stopped_ends_in_an_error(engine: Engine, step: str) -
     try:
         with pytest.raises(DatabaseUnavailable, match=r"did not answer: timed out: no answer within 1 seconds; look"):
             hang()
-        assert 0.9 < time.monotonic() - began < 5
+        assert 0.9 < time.monotonic() - began < 20
         with reading(engine) as conn:  # the server itself is well
             assert backend_of(conn).pid != stopped[0].pid
     finally:

@@ -137,9 +137,9 @@ def abyss() -> Generator[Path]:
 
 def test_five_thousand_levels_take_no_time_and_no_stack(abyss: Path) -> None:
     make(abyss, "a")
-    began = time.monotonic()
+    began = time.process_time()
     found, closed = walked(abyss, max_depth=64)
-    assert time.monotonic() - began < 2
+    assert time.process_time() - began < 2
     assert found == ["a"]
     assert closed == {"/".join(["d"] * 65): (Reason.TOO_DEEP, "")}
 
