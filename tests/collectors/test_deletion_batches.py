@@ -1,11 +1,13 @@
 """The deletion protocol from batch to batch: holds that come meanwhile, and a back-up that breaks."""
 
+import time
 from pathlib import Path
 
 import pytest
 from deletion_helpers import Platform, states
 
 from cleanup_dagster.backups.files import BackupError, FileBackups
+from cleanup_dagster.filesystem.quarantine import Quarantine
 from cleanup_dagster.retention.models import Hold, State
 
 
@@ -24,6 +26,26 @@ def test_a_hold_placed_during_the_run_wins_from_the_next_batch_on(platform: Plat
     deleted = (State.DELETED, "")
     assert states(platform.outcomes()) == {"0.log": deleted, "1.log": deleted, "2.log": held, "3.log": held}
     assert list(platform.files()) == ["2.log", "3.log"]
+
+
+def test_on_a_slow_disk_holds_are_asked_for_just_as_often(platform: Platform, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in range(4):
+        platform.file(f"{number}.log")
+    platform.back_up(platform.verdicts())
+    take, began = Quarantine.take, time.monotonic()
+
+    def slowly(self: Quarantine, directory: int, name: str, slot: str) -> None:
+        time.sleep(0.3)
+        take(self, directory, name, slot)
+
+    def hold_soon() -> None:
+        if time.monotonic() > began + 0.5:
+            platform.holds = [Hold(7, f"{platform.root}/*.log", "evidence")]
+
+    monkeypatch.setattr(Quarantine, "take", slowly)
+    platform.delete(between=hold_soon)
+    assert set(platform.files()) >= {"2.log", "3.log"}
+    assert platform.outcomes()[0].state is State.DELETED
 
 
 def test_what_cannot_learn_the_holds_deletes_nothing(platform: Platform) -> None:
