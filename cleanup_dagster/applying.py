@@ -41,7 +41,7 @@ from cleanup_dagster.run_history.store import is_runs_root
 from cleanup_dagster.settling import Settled, discard_target, settle_target, slots_of
 from cleanup_dagster.workers import WORTH_WORKERS, Job, results_of, run_shards
 
-_HEARTBEAT_SECONDS = 2.0  # a commit per batch would cost 15 us a file on SQLite
+HEARTBEAT_SECONDS = 2.0  # a commit per batch would cost 15 us a file on SQLite
 
 
 def back_up_target(installation: Installation, plan: Plan, progress: Progress) -> BackedUp:
@@ -282,13 +282,13 @@ def header_of(installation: Installation, plan: Plan, kind: Kind, directory: str
 
 def with_heartbeat(installation: Installation, plan: Plan, progress: Progress) -> Progress:
     """Return `progress` with a sign of life beside it every few seconds, which raises when the run may not go on."""
-    due = time.monotonic() + _HEARTBEAT_SECONDS
+    due = time.monotonic() + HEARTBEAT_SECONDS
 
     def report(count: int) -> None:
         nonlocal due
         progress(count)
         if time.monotonic() >= due:
             installation.sign_of_life(plan.run)
-            due = time.monotonic() + _HEARTBEAT_SECONDS
+            due = time.monotonic() + HEARTBEAT_SECONDS
 
     return report

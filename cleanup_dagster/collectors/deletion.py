@@ -38,7 +38,7 @@ from cleanup_dagster.retention.models import Outcome, Receipt, State, Tally, Ver
 BATCH = 8_192
 #: A batch ends after so many seconds, however few its files: on a slow disk, too, holds are asked for, and it is heard
 #: that the run is to stop.
-_BATCH_SECONDS = 0.5
+BATCH_SECONDS = 0.5
 
 _LEASED = "another process has a lease on it, as file servers take for their clients"
 #: What opening says when something else has the name: a symlink or socket a file's, a file or symlink a directory's.
@@ -245,7 +245,7 @@ def delete(
 
 def _batch(first: Receipt, left: Iterator[Receipt], files: int) -> Iterator[Receipt]:
     """Yield `first` and what follows it, up to a batch."""
-    until = time.monotonic() + _BATCH_SECONDS
+    until = time.monotonic() + BATCH_SECONDS
     for number, receipt in enumerate(itertools.chain((first,), left), start=1):
         yield receipt
         if number == files or time.monotonic() > until:
