@@ -99,8 +99,8 @@ def of_run(run: RunRecord) -> Document:
     }
 
 
-def of_hold(row: HoldRow, now_ns: int) -> Document:
-    """Return one hold, and whether it protects at this moment."""
+def of_hold(row: HoldRow, now_ns: int, idleness: str) -> Document:
+    """Return one hold, whether it is in force at this moment, and why it keeps nothing all the same (`idleness`)."""
     hold = row.hold
     return {
         "id": hold.id,
@@ -112,6 +112,7 @@ def of_hold(row: HoldRow, now_ns: int) -> Document:
         "placed_at": iso(row.placed_ns),
         "until": iso(hold.until_ns),
         "active": hold.until_ns is None or hold.until_ns > now_ns,
+        "warning": idleness or None,
     }
 
 

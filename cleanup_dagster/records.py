@@ -10,6 +10,7 @@ from cleanup_dagster.database.policies import PolicyRow
 from cleanup_dagster.database.run_targets import TargetRecord
 from cleanup_dagster.database.runs import RunRecord, RunStatus
 from cleanup_dagster.installation import Installation
+from cleanup_dagster.reach import out_of_reach
 from cleanup_dagster.retention.models import CleanupType
 
 _NAMED = 8  # of the candidates for an ambiguous run id
@@ -91,6 +92,13 @@ class Records:
                 pipeline=pipeline,
                 until_ns=until_ns,
             )
+
+    def idleness(self, pattern: str, data_type: str | None = None) -> str:
+        """Say why a hold keeps nothing as the targets are configured here; empty when it may keep something.
+
+        A warning and no refusal: the target may be planned, or be another host's that shares the database.
+        """
+        return out_of_reach(self._installation.settings, pattern, data_type)
 
     def release(self, hold_id: int) -> bool:
         """Remove a hold; False when there is none of that id."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from cleanup_dagster.cli.asking import confirm, require_terminal
 from cleanup_dagster.cli.exits import CliError
 from cleanup_dagster.cli.session import user
-from cleanup_dagster.cli.undo import selection
+from cleanup_dagster.cli.undo import absolute
 from cleanup_dagster.cli.words import days, when
 from cleanup_dagster.documents import iso, of_hold, of_policy
 
@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from cleanup_dagster.cli.session import Session
     from cleanup_dagster.database.holds import HoldRow
     from cleanup_dagster.database.policies import PolicyRow
+
+
+_KEEPS_NOTHING = "keeps nothing: it lies in no target"
 
 
 def list_policies(session: Session) -> int:
@@ -108,23 +111,24 @@ def list_holds(session: Session) -> int:
     """List the holds."""
     with session.records() as records:
         rows = records.holds()
+        idle = [records.idleness(row.hold.pattern, row.hold.data_type) for row in rows]
     now_ns = time.time_ns()
-    document: dict[str, object] = {"holds": [of_hold(row, now_ns) for row in rows]}
-    return session.finish(document, lambda: _show_holds(session, rows, now_ns))
+    document: dict[str, object] = {"holds": [of_hold(row, now_ns, why) for row, why in zip(rows, idle, strict=True)]}
+    return session.finish(document, lambda: _show_holds(session, rows, idle, now_ns))
 
 
-def _show_holds(session: Session, rows: Sequence[HoldRow], now_ns: int) -> None:
+def _show_holds(session: Session, rows: Sequence[HoldRow], idle: Sequence[str], now_ns: int) -> None:
     if not rows:
         session.out.say("There are no holds.")
         return
     shown: list[list[str]] = []
-    for row in rows:
+    for row, why in zip(rows, idle, strict=True):
         hold = row.hold
         only = [f"only {hold.data_type}"] if hold.data_type else []
         only += [f"only pipeline {hold.pipeline}"] if hold.pipeline else []
         over = hold.until_ns is not None and hold.until_ns <= now_ns
         until = f"over since {when(hold.until_ns)}" if over else when(hold.until_ns, "for ever")
-        said = [hold.reason, *only, f"by {row.placed_by}" if row.placed_by else ""]
+        said = [hold.reason, *only, f"by {row.placed_by}" if row.placed_by else "", _KEEPS_NOTHING if why else ""]
         shown.append([str(hold.id), hold.pattern, until, ", ".join(filter(None, said))])
     session.out.page.table([">Id", "Held", "Until", "Reason"], shown)
 
@@ -139,19 +143,23 @@ def add_hold(
     until: str | None,
     hold_days: int | None,
 ) -> int:
-    """Place a hold."""
+    """Place a hold. In no target it is placed, too, with a warning: one may be planned, or be configured elsewhere."""
     if until is not None and hold_days is not None:
         raise CliError("--until and --days contradict each other; give one of them")
-    wanted = selection(session, pattern)
+    wanted = absolute(session, pattern)
     until_ns = _until_ns(session, until, hold_days)
     with session.records() as records:
         session.changes("holds list")
         number = records.hold(wanted, reason, user(), data_type=data_type, pipeline=pipeline, until_ns=until_ns)
+        warning = records.idleness(wanted, data_type)
+    if warning:
+        session.out.note(f"Warning: the hold is placed, but keeps nothing: {warning}")
 
     def show() -> None:
-        session.out.page.print(f"Hold {number}: {wanted} is kept {_so_long(until_ns)}, whatever the policies say.")
+        kept = "would be kept" if warning else "is kept"
+        session.out.page.print(f"Hold {number}: {wanted} {kept} {_so_long(until_ns)}, whatever the policies say.")
 
-    return session.finish({"id": number, "pattern": wanted, "until": iso(until_ns)}, show)
+    return session.finish({"id": number, "pattern": wanted, "until": iso(until_ns), "warning": warning or None}, show)
 
 
 def _so_long(until_ns: int | None) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from typing import TYPE_CHECKING
 
 from cleanup_dagster.cli import exits
@@ -52,31 +51,26 @@ def restore(session: Session, typed: str, paths: Sequence[str], data_types: Sequ
 
 
 def selection(session: Session, typed: str) -> str:
-    """Return a path or glob as restores and holds take it: absolute, in text form; a run's id stands for the run.
+    """Return a path or glob as restores take it. Raises CliError for one in no target: nothing could ever match it."""
+    from cleanup_dagster.reach import out_of_reach
 
-    Raises CliError for an empty one, and for a path that no target's root holds, because nothing could ever match it.
-    """
+    path = absolute(session, typed)
+    if problem := out_of_reach(session.settings, path):
+        raise CliError(problem)
+    return path
+
+
+def absolute(session: Session, typed: str) -> str:
+    """Return a path or glob absolute and in text form; a run's id stands for the run. Raises CliError: it is empty."""
     require_path(typed)
     from cleanup_dagster.filesystem.names import to_text
     from cleanup_dagster.run_history.eligibility import is_run_id
-    from cleanup_dagster.run_history.store import ROOT
 
-    if typed.startswith("**"):
+    if typed.startswith("**") or (typed.startswith("/") and _GLOB & set(typed)):
         return typed
     if session.settings.dagster_runs is not None and is_run_id(typed):
         return f"**/{typed}"
-    roots = [to_text(str(target.root)) for target in session.settings.targets]
-    roots += [ROOT] if session.settings.dagster_runs is not None else []
-    if typed.startswith("/") and _GLOB & set(typed):
-        path, begins = typed, re.split(r"[*?[]", typed, maxsplit=1)[0]
-        within = any(root.startswith(begins) or begins.startswith(f"{root}/") for root in roots)
-    else:
-        path = to_text(os.path.abspath(typed))  # noqa: PTH100  resolve() would follow a link
-        within = any(path == root or path.startswith(f"{root}/") or root.startswith(f"{path}/") for root in roots)
-    if not within:
-        known = ", ".join(f"{target.name} ({target.root})" for target in session.settings.targets) or "none"
-        raise CliError(f"{to_text(path)} lies in no target; targets: {known}")
-    return path
+    return to_text(os.path.abspath(typed))  # noqa: PTH100  resolve() would follow a link
 
 
 def require_path(typed: str) -> None:

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterable
+from itertools import takewhile
 
 from wcmatch import glob
 
@@ -62,6 +63,16 @@ def normalise_pattern(pattern: str) -> str:
     if problem := slowness(pattern):
         raise ValueError(f"the pattern {pattern!r} {problem}")
     return ("/" if pattern.startswith("/") else "") + "/".join(parts)
+
+
+def reaches(pattern: str, directory: str) -> bool:
+    """Return whether a pattern could match a directory or something in it, be that there now or not.
+
+    Both are absolute and in text form; a pattern may begin with `**`.
+    """
+    parts = [part for part in pattern.split("/") if part not in {"", "."}]
+    begins = list(takewhile(lambda part: "**" not in part, parts[: directory.rstrip("/").count("/")]))
+    return not begins or compile_pattern("/" + "/".join(begins)).match(directory) is not None
 
 
 def slowness(pattern: str) -> str | None:

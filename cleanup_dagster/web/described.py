@@ -132,5 +132,6 @@ HOLD = {
     "placed_at": "2026-01-31T09:00:00Z",
     "until": None,
     "active": True,
+    "warning": None,
 }
 LAUNCHED = {"message": "the run was launched", "run_id": RUN["run_id"], "url": RUN["url"]}

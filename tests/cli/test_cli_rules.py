@@ -93,6 +93,26 @@ def test_a_relative_path_is_held_where_it_is(platform: Platform, monkeypatch: py
     assert document["pattern"] == f"{platform.ops}/operation_old.json"
 
 
+def test_a_hold_in_no_target_is_placed_with_a_warning(platform: Platform) -> None:
+    placed = platform.call("holds", "add", "/srv/planned/a.json", "--reason", "x")
+    targets = f"targets: operations ({platform.ops}), dbt_logs ({platform.dbt})"
+    warning = f"/srv/planned/a.json lies in no target; {targets}"
+    assert (placed.code, f"Warning: the hold is placed, but keeps nothing: {warning}\n" in placed.err) == (0, True)
+    assert placed.out == "Hold 1: /srv/planned/a.json would be kept for ever, whatever the policies say.\n"
+    assert platform.call("holds", "add", "/srv/x", "--reason", "x", "--json").document["warning"].startswith("/srv/x")
+    platform.call("holds", "add", str(platform.ops), "--reason", "x")
+    listed = platform.call("holds", "list", "--json").document["holds"]
+    assert [hold["warning"] and hold["warning"][:7] for hold in listed] == ["/srv/pl", "/srv/x ", None]
+    assert platform.call("holds", "list").words.count("keeps nothing: it lies in no target") == 2
+
+
+def test_a_hold_that_leads_into_a_target_warns_of_nothing(platform: Platform) -> None:
+    patterns = [f"{platform.ops}/*.json", f"{platform.home}/*/operation_old.json", str(platform.ops)[:-1] + "?/**"]
+    for pattern in (*patterns, str(platform.home), "/", "**/never_seen.json", f"{platform.ops}/yet/to/come"):
+        placed = platform.call("holds", "add", pattern, "--reason", "x", "--json")
+        assert (placed.code, placed.document["warning"], "Warning" in placed.err) == (0, None, False), pattern
+
+
 def test_no_holds_are_told_as_such(platform: Platform) -> None:
     assert platform.call("holds", "list").out == "There are no holds.\n"
     assert platform.call("holds", "list", "--json").document["holds"] == []

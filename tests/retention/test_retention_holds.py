@@ -4,7 +4,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from cleanup_dagster.retention.holds import HoldMatcher
+from cleanup_dagster.retention.holds import HoldMatcher, reaches
 from cleanup_dagster.retention.models import Hold
 
 NOW = 1_000
@@ -277,3 +277,42 @@ def test_the_first_hold_that_covers_is_named() -> None:
 
 def test_without_holds_nothing_is_held() -> None:
     assert HoldMatcher([], "/", NOW).first_match("a", "dbt_logs", None) is None
+
+
+@pytest.mark.parametrize(
+    ("pattern", "root", "reached"),
+    [
+        ("/data/logs/a.log", "/data/logs", True),
+        ("/data/logs/yet/to/come", "/data/logs", True),
+        ("/data", "/data/logs", True),
+        ("//data/./logs/", "/data/logs", True),
+        ("/", "/data/logs", True),
+        ("**", "/data/logs", True),
+        ("**/a.log", "/data/logs", True),
+        ("/data/**/a.log", "/data/logs", True),
+        ("/data/lo?s/*.log", "/data/logs", True),
+        ("/*/logs", "/data/logs", True),
+        ("/data/[l]ogs/a", "/data/[l]ogs", True),
+        ("/dagster_runs/*/sales/**", "/dagster_runs", True),
+        ("/data/log", "/data/logs", False),
+        ("/data/logs2", "/data/logs", False),
+        ("/data/LOGS/a.log", "/data/logs", False),
+        ("/data/*.json", "/data/logs", False),
+        ("/other/**", "/data/logs", False),
+        ("/logs/a.log", "/data/logs", False),
+        ("/*/other/**", "/data/logs", False),
+    ],
+)
+def test_which_directories_a_pattern_reaches(pattern: str, root: str, reached: bool) -> None:
+    assert reaches(pattern, root) is reached
+
+
+_NAMES = st.sampled_from(["a", "b", "ab", "[a]", "*", "?", "a*", "**", "a**", "[!b]"])
+_PATHS = st.lists(st.sampled_from(["a", "b", "ab", "[a]"]), min_size=2, max_size=4)
+
+
+@given(st.lists(_NAMES, min_size=1, max_size=4), _PATHS)
+def test_whoever_holds_something_reaches_it(pattern: list[str], path: list[str]) -> None:
+    root = "/" + path[0]
+    held = holds("/" + "/".join(pattern), "/".join(path[1:]), root)
+    assert reaches("/" + "/".join(pattern), root) or not held

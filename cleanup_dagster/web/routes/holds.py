@@ -19,6 +19,7 @@ from cleanup_dagster.web.parts import API, parts_of
 
 router = APIRouter(prefix=API, tags=["holds"])
 
+_PLACED = {"message": "the hold is in force", "id": 1, "warning": None}
 _EXPLAINED: dict[str, Any] = {
     "path": "/srv/operations/operation_17.json",
     "exists": True,
@@ -41,14 +42,20 @@ _LATEST_YEAR = 9_000
 def holds(request: Request) -> Response:
     """Return every hold, those that are over too."""
     now_ns = time.time_ns()
-    rows = parts_of(request).platform.records.holds()
-    return reply({"success": True, "holds": [of_hold(row, now_ns) for row in rows]})
+    records = parts_of(request).platform.records
+    listed = [of_hold(row, now_ns, records.idleness(row.hold.pattern, row.hold.data_type)) for row in records.holds()]
+    return reply({"success": True, "holds": listed})
 
 
-@router.post("/holds", status_code=HTTPStatus.CREATED, responses=ok({"message": "the hold is in force", "id": 1}, 201))
+@router.post("/holds", status_code=HTTPStatus.CREATED, responses=ok(_PLACED, 201))
 def place(request: Request, body: HoldRequest) -> Response:
-    """Place a hold. It wins over every policy and over type emergency, from the next item on."""
-    number = parts_of(request).platform.records.hold(
+    """Place a hold. It wins over every policy and over type emergency, from the next item on.
+
+    One that lies in no configured target is placed, too, with a `warning`: until there is such a target it keeps
+    nothing.
+    """
+    records = parts_of(request).platform.records
+    number = records.hold(
         body.pattern,
         body.reason,
         visitor_of(request).actor,
@@ -56,7 +63,9 @@ def place(request: Request, body: HoldRequest) -> Response:
         pipeline=body.pipeline,
         until_ns=None if body.until is None else _moment(body.until),
     )
-    return reply({"success": True, "message": "the hold is in force", "id": number}, HTTPStatus.CREATED)
+    warning = records.idleness(body.pattern, body.data_type)
+    message = f"the hold is placed, but keeps nothing: {warning}" if warning else "the hold is in force"
+    return reply({"success": True, "message": message, "id": number, "warning": warning or None}, HTTPStatus.CREATED)
 
 
 @router.delete("/holds/{hold_id}", responses=ok({"message": "hold 1 is released"}))

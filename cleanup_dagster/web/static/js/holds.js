@@ -3,12 +3,13 @@
 import { api, get, post, remove } from "./api.js";
 import { ask } from "./dialogs.js";
 import { button, byId, changed, h, nothing, operatorOnly, path, toast } from "./dom.js";
-import { DATA_TYPES, moment } from "./format.js";
+import { DATA_TYPES, capitalized, moment } from "./format.js";
 
 function row(hold) {
   const only = [hold.data_type && `only ${hold.data_type}`, hold.pipeline && `only pipeline ${hold.pipeline}`].filter(Boolean).join(", ");
   return h("tr", {},
-    h("th", { scope: "row", class: "col-path" }, path(hold.pattern), only ? h("span", { class: "sub" }, only) : null),
+    h("th", { scope: "row", class: "col-path" }, path(hold.pattern), only ? h("span", { class: "sub" }, only) : null,
+      hold.warning ? h("span", { class: "sub bad", title: hold.warning }, "Keeps nothing: it lies in no target.") : null),
     h("td", {}, hold.reason, h("span", { class: "sub" }, hold.placed_by, " · ", moment(hold.placed_at))),
     h("td", { class: "nowrap" }, hold.active ? (hold.until ? moment(hold.until) : "for ever") : h("span", { class: "chip" }, "over")),
     h("td", { class: "num" }, operatorOnly(button("Remove…", () => void removeHold(hold), "small-button"))));
@@ -74,7 +75,7 @@ export async function addHold(pattern = "") {
     },
   });
   if (!done) return;
-  toast("The hold is placed.");
+  toast(done.warning ? `${capitalized(done.message)}.` : "The hold is placed.");
   changed();
 }
 
