@@ -8,6 +8,7 @@ import glob
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 from msgspec import Struct
 
@@ -27,7 +28,8 @@ from cleanup_dagster.backups.restore import Restorer
 from cleanup_dagster.database import audit
 from cleanup_dagster.database.audit import AuditRow
 from cleanup_dagster.database.engine import reading
-from cleanup_dagster.database.holds import InvalidHold, add_hold, remove_hold
+from cleanup_dagster.database.errors import DatabaseUnavailable
+from cleanup_dagster.database.holds import InvalidHold, add_hold, remove_hold, require_known
 from cleanup_dagster.database.run_targets import KeptBackups, intents
 from cleanup_dagster.database.runs import RunRecord, RunStatus, finish_run, get_run
 from cleanup_dagster.filesystem.names import to_text
@@ -54,6 +56,13 @@ from cleanup_dagster.run_history.store import is_runs_root
 _SHOWN = 25
 
 
+class Held(NamedTuple):
+    """What a hold names: a path or glob, and the data type when it is of one alone."""
+
+    pattern: str
+    data_type: str | None
+
+
 class Selection:
     """Which of a run's files are to be put back: all, or those that match a path and a data type of the request."""
 
@@ -62,6 +71,7 @@ class Selection:
         self._named = [normalise_pattern(path) for path in request.paths]
         self._paths = [compile_pattern(path) for path in self._named]
         self._data_types = frozenset(request.data_types)
+        self.most_holds = max(1, len(self._named)) * max(1, len(self._data_types))
 
     def exactly(self, root: str) -> frozenset[str]:
         """Return the paths below `root` that the request names one by one; empty when it may mean more than those."""
@@ -69,12 +79,21 @@ class Selection:
             return frozenset()
         return frozenset(path[len(root) + 1 :] for path in self._named)
 
-    def takes(self, root: str, receipt: Receipt) -> bool:
-        """Return whether a file that was deleted below `root` (text form) is wanted."""
+    def held_by(self, root: str, receipt: Receipt) -> Held | None:
+        """Return how to hold a file that was deleted below `root` (text form), None when it is not wanted.
+
+        By what the request names, and else by the root; a data type only where it names some, because what came back
+        may be of another when the configuration is corrected.
+        """
         if self._data_types and receipt.data_type not in self._data_types:
-            return False
+            return None
+        data_type = receipt.data_type if self._data_types else None
+        if not self._named:
+            return Held(root, data_type)
         path = f"{root}/{receipt.path}"
-        return not self._paths or any(pattern.match(path) for pattern in self._paths)
+        named = (name for name, pattern in zip(self._named, self._paths, strict=True) if pattern.match(path))
+        name = next(named, None)
+        return None if name is None else Held(name, data_type)
 
 
 class _Found(Struct):
@@ -120,7 +139,7 @@ def restore(installation: Installation, request: RestoreRequest, progress: Progr
     installation.reserve(Request(request.run_id, CleanupType.RESTORE, request.dry_run, request.executed_by), now_ns)
     found, holds = _Found(), tuple[int, ...]()
     try:
-        holds = _place_holds(installation, request, sets, now_ns)
+        holds = _place_holds(installation, request, selection, sets, now_ns)
         for kept in sets:
             _restore_set(installation, kept, request, selection, found, progress)
     except BaseException as error:
@@ -174,30 +193,48 @@ def _why_without_backups(installation: Installation, run: RunRecord) -> str:
 
 
 def _place_holds(
-    installation: Installation, request: RestoreRequest, sets: Sequence[KeptBackups], now_ns: int
+    installation: Installation,
+    request: RestoreRequest,
+    selection: Selection,
+    sets: Sequence[KeptBackups],
+    now_ns: int,
 ) -> tuple[int, ...]:
-    """Hold what is about to be restored, by the very selection: few rows, whatever the number of files."""
+    """Hold what is about to be restored, by the very selection: few rows, whatever the number of files.
+
+    Only where there is something to restore: a hold on another root would keep what was never deleted.
+    """
     if request.dry_run:
         return ()
     until_ns = now_ns + installation.settings.backup.restore_hold_days * NS_PER_DAY
-    patterns = request.paths or tuple(sorted({f"{to_text(kept.root)}/**" for kept in sets}))
+    held = {one for kept in sets for one in _held_in(installation, kept, selection)}
     try:
         with installation.database.begin() as conn:
+            require_known(conn, *request.data_types)
             return tuple(
                 add_hold(
                     conn,
-                    pattern=pattern,
+                    pattern=one.pattern,
                     reason=f"restored from run {request.of_run}",
                     placed_by=request.executed_by,
                     now_ns=now_ns,
-                    data_type=data_type,
+                    data_type=one.data_type,
                     until_ns=until_ns,
                 )
-                for pattern in patterns
-                for data_type in request.data_types or (None,)
+                for one in sorted(held, key=str)
             )
     except InvalidHold as error:
         raise RunRefusedError(str(error)) from None
+
+
+def _held_in(installation: Installation, kept: KeptBackups, selection: Selection) -> set[Held]:
+    """Return what there is to hold of one set of backups; it is looked through no further than to the last kind."""
+    found: set[Held] = set()
+    with closing(_wanted(installation, kept, selection)) as wanted:
+        for _, held in wanted:
+            found.add(held)
+            if len(found) == selection.most_holds:
+                break
+    return found
 
 
 def _restore_set(
@@ -208,24 +245,29 @@ def _restore_set(
     found: _Found,
     progress: Progress,
 ) -> None:
-    root_text = to_text(kept.root)
     header = Header(Kind.RESTORED, request.run_id, kept.target, kept.root, installation.clock(), kept.directory)
     with ExitStack() as stack:
         store = stack.enter_context(open_file_backups(Path(kept.directory), kept.run_id))
         restorer = stack.enter_context(_restorer(installation, kept, store, request))
         path = installation.state.restored(request.run_id, kept.target)
         manifest = stack.enter_context(write_manifest(path, header))
-        spared = bytearray() if selection.has_paths else _spared(installation, kept)
-        wanted = (
-            receipt
-            for receipt in _receipts(kept, selection.exactly(root_text))
-            if selection.takes(root_text, receipt) and not any(spared[receipt.number : receipt.number + 1])
-        )
-        for restored in restorer.restore(wanted):
+        for restored in restorer.restore(receipt for receipt, _ in _wanted(installation, kept, selection)):
             found.add(restored)
             manifest.write(restored)
             progress(1)
         manifest.close()
+
+
+def _wanted(
+    installation: Installation, kept: KeptBackups, selection: Selection
+) -> Generator[tuple[Receipt, Held], None, None]:
+    """Yield the receipts of what is to come back, and how each is held."""
+    root = to_text(kept.root)
+    spared = bytearray() if selection.has_paths else _spared(installation, kept)
+    for receipt in _receipts(kept, selection.exactly(root)):
+        held = selection.held_by(root, receipt)
+        if held is not None and not any(spared[receipt.number : receipt.number + 1]):
+            yield receipt, held
 
 
 def _receipts(kept: KeptBackups, named: frozenset[str]) -> Iterable[Receipt]:
@@ -268,10 +310,7 @@ def _spared(installation: Installation, kept: KeptBackups) -> bytearray:
 def _conclude(
     installation: Installation, request: RestoreRequest, found: _Found, holds: tuple[int, ...], problem: str
 ) -> RestoreReport:
-    if holds and not found.by_type:  # nothing was there to be held
-        with installation.database.begin() as conn:
-            for hold in holds:
-                remove_hold(conn, hold)
+    if holds and not found.by_type and _removed(installation, holds):  # it broke off before its first file
         holds = ()
     states: dict[RestoreState, Tally] = {}
     for (_, state), tally in found.by_type.items():
@@ -287,6 +326,17 @@ def _conclude(
         finish_run(conn, request.run_id, status, "; ".join(report.problems), None, now_ns)
     installation.state.mark_ended(request.run_id)
     return report
+
+
+def _removed(installation: Installation, holds: tuple[int, ...]) -> bool:
+    """Remove holds; False where this role may only place them: then something is kept until they end."""
+    try:
+        with installation.database.begin() as conn:
+            for hold in holds:
+                remove_hold(conn, hold)
+    except DatabaseUnavailable:
+        return False
+    return True
 
 
 def _audit_rows(report: RestoreReport, found: _Found, status: RunStatus, now_ns: int) -> Iterator[AuditRow]:

@@ -103,7 +103,7 @@ def add_hold(
     if pipeline == "":
         raise InvalidHold("the pipeline is empty; name one, or leave it out, and every pipeline is held")
     if data_type is not None:
-        _require_known(conn, data_type)
+        require_known(conn, data_type)
     result = conn.execute(
         insert(cleanup_holds).values(
             pattern=pattern,
@@ -124,7 +124,8 @@ def remove_hold(conn: Connection, hold_id: int) -> bool:
     return conn.execute(delete(cleanup_holds).where(cleanup_holds.c.id == hold_id)).rowcount == 1
 
 
-def _require_known(conn: Connection, data_type: str) -> None:
+def require_known(conn: Connection, *data_types: str) -> None:
+    """Raise InvalidHold for a data type that has no policy and is no default."""
     known = {*DATA_TYPES, *conn.execute(select(cleanup_policies.c.data_type)).scalars()}
-    if data_type not in known:
+    for data_type in (name for name in data_types if name not in known):
         raise InvalidHold(f"there is no data type {data_type!r}; use one of {', '.join(sorted(known))}")

@@ -100,6 +100,18 @@ def test_the_worker_cleans_audits_and_restores(environ: dict[str, str], tmp_path
     assert path.exists()
 
 
+def test_a_restore_of_the_worker_that_finds_nothing_ends_as_any_other(environ: dict[str, str], tmp_path: Path) -> None:
+    with open_service(load_settings(environ)) as service:
+        run = service.begin(Request("run-1", CleanupType.AUTOMATIC, dry_run=False, executed_by="schedule"))
+        checked = service.check(run, [service.scan(run, name) for name in run.targets])
+        service.audit(checked, [service.delete(service.back_up(plan)) for plan in checked.plans])
+        missing = (str(tmp_path / "operations" / "operation_2.json"),)
+        report = service.restore(RestoreRequest("run-2", "run-1", executed_by="anna", paths=missing, dry_run=False))
+        assert report.problems == ("nothing of the run is selected",)
+        assert [(record.run_id, record.finished_ns is None) for record in service.records.runs(1)] == [("run-2", False)]
+        assert service.records.holds() == []
+
+
 def test_the_worker_can_only_add_to_the_audit_and_change_no_policy(database: URL) -> None:
     _refused(
         database,

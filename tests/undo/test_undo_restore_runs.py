@@ -112,13 +112,72 @@ def test_what_was_restored_is_held_until_hold_and_backup_are_over(platform: Plat
     run_id = clean(platform)
     report = undo(platform, run_id)
     assert platform.ask("SELECT pattern, reason, placed_by FROM cleanup_holds") == [
-        (f"{platform.logs}/**", f"restored from run {run_id}", "bob")
+        (str(platform.logs), f"restored from run {run_id}", "bob")
     ]
     assert len(report.holds) == 1
     for days, kept in ((0, {"a.log"}), (1.9, {"a.log"}), (2.1, {"a.log"}), (7.1, set[str]())):
         platform.clock.ahead_ns = int(days * 86_400 * 10**9)
         clean(platform)
         assert files(platform.logs) == kept, days
+
+
+def _held(platform: Platform) -> set[tuple[str, str | None]]:
+    return set(platform.ask("SELECT pattern, data_type FROM cleanup_holds"))
+
+
+def test_a_data_type_is_held_where_it_came_back_and_nowhere_else(platform: Platform) -> None:
+    platform.operation("failed", 31, "failed")
+    platform.operation("old", 91)
+    three_logs(platform)
+    run_id = clean(platform)
+    report = undo(platform, run_id, data_types=("failed_operations", "temp_files"))
+    assert counts(report) == {RESTORED: 1}
+    assert _held(platform) == {(str(platform.operations), "failed_operations")}
+    platform.log("since.log", 31)
+    platform.operation("since", 91)
+    platform.operation("failed", 31, "failed", other="bytes than its backup")
+    clean(platform)
+    assert files(platform.operations) == {"operation_failed.json"}
+    assert files(platform.logs) == set()
+
+
+def test_of_paths_and_data_types_the_pairs_that_came_back_are_held(platform: Platform) -> None:
+    platform.operation("failed", 31, "failed")
+    three_logs(platform)
+    run_id = clean(platform)
+    paths = [platform.logs / "d", platform.logs / "not_there", platform.operations]
+    report = undo(platform, run_id, *paths, data_types=("failed_operations", "system_logs", "dbt_logs"))
+    assert counts(report) == {RESTORED: 3}
+    assert _held(platform) == {
+        (str(platform.logs / "d"), "system_logs"),
+        (str(platform.operations), "failed_operations"),
+    }
+
+
+def test_a_root_whose_name_reads_as_a_glob_is_held(platform: Platform) -> None:
+    root = platform.home / "logs of [prod]"
+    platform.target("logs")["root"] = str(root)
+    platform.file(root / "a.log", 31, "a")
+    run_id = clean(platform)
+    undo(platform, run_id)
+    platform.file(root / "a.log", 31, "other bytes than its backup")
+    clean(platform)
+    assert files(root) == {"a.log"}
+
+
+def test_a_restore_that_breaks_off_before_its_first_file_holds_nothing(
+    platform: Platform, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    platform.log("a.log", 31)
+    run_id = clean(platform)
+
+    def fail(*_: object) -> None:
+        raise OSError("the disk is gone")
+
+    monkeypatch.setattr("cleanup_dagster.restoring.open_file_backups", fail)
+    with pytest.raises(OSError, match="the disk is gone"):
+        undo(platform, run_id)
+    assert _held(platform) == set()
 
 
 def test_the_hold_alone_keeps_what_was_restored_and_then_changed_its_mtime(platform: Platform) -> None:
