@@ -9,6 +9,7 @@ import os
 import re
 import shlex
 import shutil
+import signal
 import sqlite3
 import subprocess
 import sys
@@ -51,6 +52,7 @@ from cleanup_dagster.state import open_state
 _WIDTH = 100
 _STEP = re.compile(r" - (\S+) - STEP_START - ")
 _LOG_TAIL = 15
+_NOBODY_READS = 128 + signal.SIGPIPE  # the code of whatever a broken pipe ends
 _RUN = "SELECT run_id FROM cleanup_runs WHERE dry_run = ? ORDER BY started_at DESC LIMIT 1"
 _AUDIT = (
     "SELECT data_type, records_deleted, space_freed_bytes, records_skipped, outcome, executed_by"
@@ -349,6 +351,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except OSError as error:
         console.print(Text(f"No scratch directory can be made in {given.directory}: {error.strerror}"))
         return 2
+    try:
+        return _perform(scratch, console, keep=given.keep)
+    except SystemExit:  # rich ends so when nobody reads its output any more (`| head`), which then leads nowhere
+        if not given.keep:
+            shutil.rmtree(scratch, ignore_errors=True)  # it may be gone already
+        return _NOBODY_READS
+
+
+def _perform(scratch: Path, console: Console, *, keep: bool) -> int:
+    """Do everything in a scratch directory, and return the exit code. Raises SystemExit when nobody reads any more."""
     started = time.monotonic()
     try:
         Demo(make_platform(scratch), console).run()
@@ -365,7 +377,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         console.print(Text("\nStopped. The scratch directory is removed."))
         return 130
     console.print(f"\nEverything was as promised, in {time.monotonic() - started:.0f} s.")
-    if given.keep:
+    if keep:
         _say_what_is_left(console, scratch)
     else:
         shutil.rmtree(scratch)

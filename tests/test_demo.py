@@ -1,6 +1,7 @@
 """The demo as a newcomer runs it: it checks its own promises and fails when one does not hold."""
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -21,6 +22,20 @@ def test_the_demo_keeps_its_promises_and_clears_up(tmp_path: Path) -> None:
     assert "another process has it\nopen for writing" in done.stdout or sys.platform != "linux"
     assert "\x1b" not in done.stdout
     assert done.stderr == ""
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_whoever_reads_no_further_finds_nothing_left_behind(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "cleanup_dagster.demo", "--directory", str(tmp_path)]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, env=os.environ | {"COLUMNS": "80"}) as demo_run:
+        assert demo_run.stdout is not None
+        assert demo_run.stderr is not None
+        assert demo_run.stdout.readline().startswith("A scratch platform")
+        demo_run.stdout.close()
+        complaints = demo_run.stderr.read()
+        assert demo_run.wait(120) == 128 + signal.SIGPIPE
+    assert complaints == ""
     assert list(tmp_path.iterdir()) == []
 
 
