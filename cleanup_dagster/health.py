@@ -19,6 +19,7 @@ from pathlib import Path
 from msgspec import Struct
 
 from cleanup_dagster.bootstrap import open_database, open_service
+from cleanup_dagster.config_writers import others
 from cleanup_dagster.database.engine import reading
 from cleanup_dagster.database.errors import DatabaseUnavailable, SchemaMismatch
 from cleanup_dagster.database.policies import list_policies
@@ -76,6 +77,24 @@ def examine(settings: Settings) -> Iterator[Finding]:
         yield _backup_directory(directory)
     yield from _space(settings)
     yield round_trip()
+
+
+def configuration(settings: Settings) -> Finding:
+    """Say where the settings come from, and who else can change them there."""
+    file = settings.config_file
+    if file is None:
+        return Finding("config", Health.OK, "the defaults and the environment")
+    try:
+        found = others(file)
+    except OSError as error:
+        return Finding("config", Health.FAILED, f"{file}: {error.strerror}", "put it back, or name another")
+    if not found:
+        return Finding("config", Health.OK, str(file))
+    said = f"{file} names what is deleted, and others can change it: {'; '.join(one.said for one in found)}"
+    advice = "; ".join(one.advice for one in found)
+    if any(one.anybody for one in found):
+        return Finding("config", Health.FAILED, said, f"{advice}; until then every live run is refused")
+    return Finding("config", Health.WARNING, said, f"{advice}; or leave it, if they may decide what is deleted here")
 
 
 def _opened(stack: ExitStack, settings: Settings) -> Generator[Finding, None, Installation | None]:

@@ -15,6 +15,7 @@ from msgspec import structs
 from cleanup_dagster.applying import back_up_target, delete_target, settle_now, withdraw
 from cleanup_dagster.backups.files import BackupError
 from cleanup_dagster.backups.manifest import ManifestError
+from cleanup_dagster.config_writers import open_to_all
 from cleanup_dagster.database.engine import reading
 from cleanup_dagster.database.errors import DatabaseUnavailable, SchemaMismatch
 from cleanup_dagster.database.policies import load_policies
@@ -94,7 +95,8 @@ class CleanupService:
             DatabaseUnavailable: the policies cannot be read, so nothing may be judged.
             RunLockedError: another live run is at work.
             RunRefusedError: the request contradicts itself, the database is not this installation's, or an interrupted
-                run cannot be settled.
+                run cannot be settled, or anybody can change the configuration.
+            OSError: the configuration is not there any more.
         """
         if request.skip_backup and request.cleanup_type is not CleanupType.EMERGENCY:
             raise RunRefusedError(f"skip_backup goes with type emergency only, not {request.cleanup_type.value}")
@@ -102,13 +104,13 @@ class CleanupService:
         with reading(installation.database) as conn:
             policies = load_policies(conn)
         problems = [f"{p.data_type}: {p.message}" for p in policies.values() if isinstance(p, PolicyProblem)]
-        stranger = installation.stranger()
+        doubts = self._doubts()
         recovered: list[str] = []
         if request.dry_run:
-            problems += [stranger] if stranger else []
+            problems += doubts
         else:
-            if stranger:
-                raise RunRefusedError(stranger)
+            if doubts:
+                raise RunRefusedError("; ".join(doubts))
             installation.lock()
             recovered = list(recover_all(installation))
         now_ns = installation.clock()
@@ -122,6 +124,11 @@ class CleanupService:
         names = installation.names
         run = Run(request, now_ns, policies, names, tuple(problems), tuple(recovered))
         return self._relieved(run) if request.disk_pressure else run
+
+    def _doubts(self) -> list[str]:
+        """Return what is said against changing anything with this configuration and this database."""
+        doubts = (self._installation.stranger(), open_to_all(self._installation.settings.config_file))
+        return [doubt for doubt in doubts if doubt]
 
     def _relieved(self, run: Run) -> Run:
         """Prune what is over before anything is judged: it would fill the disk until the end of the run."""
@@ -321,10 +328,11 @@ class CleanupService:
     def prune_backups(self) -> Pruned:
         """Remove backups whose time is over without a run, under the lock of live runs.
 
-        Raises RunRefusedError when another live run is at work, or the database is not this installation's.
+        Raises RunRefusedError when another live run is at work, the database is not this installation's, or anybody can
+        change the configuration.
         """
-        if stranger := self._installation.stranger():
-            raise RunRefusedError(stranger)
+        if doubts := self._doubts():
+            raise RunRefusedError("; ".join(doubts))
         nobody = Request("", CleanupType.MANUAL, False, "")
         return self.prune(Run(nobody, self._installation.clock(), {}, ()))
 

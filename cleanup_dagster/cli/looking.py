@@ -210,7 +210,7 @@ def check(session: Session) -> int:
 
 
 def _findings(session: Session) -> Iterator[Finding]:
-    from cleanup_dagster.health import Finding, Health, examine
+    from cleanup_dagster.health import Finding, Health, configuration, examine
     from cleanup_dagster.settings import ConfigError
 
     try:
@@ -219,7 +219,7 @@ def _findings(session: Session) -> Iterator[Finding]:
         for problem in error.problems:
             yield Finding("config", Health.FAILED, problem, "nothing can run before it is right", unusable=True)
         return
-    yield Finding("config", Health.OK, str(settings.config_file or "the defaults and the environment"))
+    yield configuration(settings)
     session.begin()
     yield from examine(settings)
     yield _schedule(session)

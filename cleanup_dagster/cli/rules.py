@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from cleanup_dagster.database.policies import PolicyRow
 
 
-_KEEPS_NOTHING = "keeps nothing: it lies in no target"
+_KEEPS_NOTHING = "keeps nothing: no target is in its reach"
 
 
 def list_policies(session: Session) -> int:

@@ -1,4 +1,4 @@
-"""Directories that only we can read or write: the backups, the state, the quarantine."""
+"""Directories that only we can read or write (backups, state, quarantine), and who else can change a file of ours."""
 
 import errno
 import os
@@ -6,6 +6,7 @@ import stat
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import NamedTuple
 
 from cleanup_dagster.filesystem.identity import OPEN_DIRECTORY
 
@@ -72,6 +73,58 @@ def ownership_problem(status: os.stat_result) -> str | None:
     return None
 
 
+class Opening(NamedTuple):
+    """A place where somebody other than root and this process's user can change what a path leads to.
+
+    `anybody` is true when every user of this host can; `said` tells of the place, `advice` what would be right.
+    """
+
+    said: str
+    advice: str
+    anybody: bool = False
+
+
+def openings(path: Path) -> Iterator[Opening]:
+    """Yield where others can change the file at an absolute path: itself, and the directories and links on the way.
+
+    What lies below a directory that others cannot enter is closed to them. Raises OSError.
+    """
+    sticky = False
+    for place, status in _way_to(path):
+        is_link = stat.S_ISLNK(status.st_mode)
+        if _enterable(place, stat.S_IXGRP | stat.S_IXOTH):
+            if not _is_ours(status) and (sticky or not is_link):
+                yield _owned(place, status, is_link=is_link)
+            if not is_link and not _is_sticky(status):
+                yield from _writable(place, status)
+        sticky = sticky if is_link else _is_sticky(status)
+
+
+def _owned(place: Path, status: os.stat_result, *, is_link: bool) -> Opening:
+    link, flag = ("the symbolic link ", "-h ") if is_link else ("", "")
+    return Opening(f"{link}{place} belongs to uid {status.st_uid}", f"chown {flag}{os.geteuid()} {place}")
+
+
+def _writable(place: Path, status: os.stat_result) -> Iterator[Opening]:
+    mode = stat.S_IMODE(status.st_mode)
+    if mode & stat.S_IWOTH:
+        # The modes of a mount that is read-only here may be those of another system, where nobody else gets to it.
+        read_only = os.statvfs(place).f_flag & os.ST_RDONLY
+        anybody = not read_only and _enterable(place, stat.S_IXOTH)
+        yield Opening(f"{place} can be written by everybody (mode {mode:04o})", f"chmod o-w {place}", anybody)
+    if _is_open_to_group(status):
+        yield Opening(f"{place} can be written by group {status.st_gid} (mode {mode:04o})", f"chmod g-w {place}")
+
+
+def _enterable(place: Path, who: int) -> bool:
+    """Return whether every directory above a place lets somebody through; `who` is one of these bits of its mode."""
+    return all(parent.stat().st_mode & who for parent in place.parents)
+
+
+def _is_sticky(status: os.stat_result) -> bool:
+    return stat.S_ISDIR(status.st_mode) and bool(status.st_mode & stat.S_ISVTX)
+
+
 def _check_ancestors(path: Path, purpose: str) -> None:
     # Whoever may rename a directory on the way can swap ours for his own, so each must be root's or ours and either
     # closed to others or sticky (as /tmp is). In a sticky one whoever made a link can turn it elsewhere.
@@ -80,7 +133,7 @@ def _check_ancestors(path: Path, purpose: str) -> None:
         for place, status in _way_to(path.parent):
             if not stat.S_ISLNK(status.st_mode):
                 _check_ancestor(place, status, path, purpose)
-                sticky = bool(status.st_mode & stat.S_ISVTX)
+                sticky = _is_sticky(status)
             elif sticky and not _is_ours(status):
                 raise UnsafeDirectoryError(
                     f"the {purpose} {path} leads through the symbolic link {place} of uid {status.st_uid}, who can "
@@ -113,10 +166,13 @@ def _is_ours(status: os.stat_result) -> bool:
     return status.st_uid in {0, os.geteuid()}
 
 
+def _is_open_to_group(status: os.stat_result) -> bool:
+    return bool(status.st_mode & stat.S_IWGRP) and status.st_gid not in {0, os.getegid()}
+
+
 def _check_ancestor(ancestor: Path, status: os.stat_result, path: Path, purpose: str) -> None:
     mode = status.st_mode
-    open_to_group = mode & stat.S_IWGRP and status.st_gid not in {0, os.getegid()}
-    swappable = (mode & stat.S_IWOTH or open_to_group) and not mode & stat.S_ISVTX
+    swappable = (mode & stat.S_IWOTH or _is_open_to_group(status)) and not mode & stat.S_ISVTX
     if not _is_ours(status) or swappable:
         raise UnsafeDirectoryError(
             f"the {purpose} {path} lies below {ancestor}, which others can change (uid {status.st_uid}, "

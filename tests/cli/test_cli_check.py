@@ -1,6 +1,10 @@
 """`check`: each part by itself, with what to do about it, and an exit code that a monitor can read."""
 
+import os
+import shutil
 import subprocess
+import tempfile
+from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +76,44 @@ def test_a_configuration_that_is_refused_is_said_line_by_line(platform: Platform
     assert code == 4
     said = platform.call("check").out
     assert said.count("failed      config: cleanup.yaml: ") == 2
+
+
+@pytest.fixture
+def open_home() -> Generator[Path]:
+    """A directory that everybody can enter, unlike pytest's own."""
+    home = Path(tempfile.mkdtemp()).resolve()
+    home.chmod(0o755)
+    yield home
+    shutil.rmtree(home)
+
+
+def test_a_configuration_that_everybody_can_write_fails(platform: Platform, open_home: Path) -> None:
+    file = open_home / "cleanup.yaml"
+    shutil.copyfile(platform.config, file)
+    file.chmod(0o666)
+    ended = platform.call("check", "--config", str(file), "--json")
+    assert ended.code == 1
+    config = ended.document["checks"][0]
+    assert (config["part"], config["health"]) == ("config", "failed")
+    assert config["said"] == (
+        f"{file} names what is deleted, and others can change it: {file} can be written by everybody (mode 0666)"
+    )
+    assert config["advice"] == f"chmod o-w {file}; until then every live run is refused"
+    assert platform.call("run", "--yes", "--config", str(file)).code == 3
+
+
+@pytest.mark.needs_root
+def test_a_configuration_of_another_user_is_warned_of(platform: Platform, open_home: Path) -> None:
+    file = open_home / "cleanup.yaml"
+    shutil.copyfile(platform.config, file)
+    os.chown(file, 1000, 1000)
+    ended = platform.call("check", "--config", str(file), "--json")
+    assert ended.code == 0
+    config = ended.document["checks"][0]
+    assert (config["part"], config["health"]) == ("config", "warning")
+    assert config["said"] == f"{file} names what is deleted, and others can change it: {file} belongs to uid 1000"
+    assert config["advice"] == f"chown 0 {file}; or leave it, if they may decide what is deleted here"
+    assert platform.call("run", "--yes", "--config", str(file)).code == 0
 
 
 def test_policies_are_looked_at(platform: Platform) -> None:

@@ -103,7 +103,7 @@ def test_a_hold_in_no_target_is_placed_with_a_warning(platform: Platform) -> Non
     platform.call("holds", "add", str(platform.ops), "--reason", "x")
     listed = platform.call("holds", "list", "--json").document["holds"]
     assert [hold["warning"] and hold["warning"][:7] for hold in listed] == ["/srv/pl", "/srv/x ", None]
-    assert platform.call("holds", "list").words.count("keeps nothing: it lies in no target") == 2
+    assert platform.call("holds", "list").words.count("keeps nothing: no target is in its reach") == 2
 
 
 def test_a_hold_that_leads_into_a_target_warns_of_nothing(platform: Platform) -> None:

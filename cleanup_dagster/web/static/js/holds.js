@@ -9,7 +9,7 @@ function row(hold) {
   const only = [hold.data_type && `only ${hold.data_type}`, hold.pipeline && `only pipeline ${hold.pipeline}`].filter(Boolean).join(", ");
   return h("tr", {},
     h("th", { scope: "row", class: "col-path" }, path(hold.pattern), only ? h("span", { class: "sub" }, only) : null,
-      hold.warning ? h("span", { class: "sub bad", title: hold.warning }, "Keeps nothing: it lies in no target.") : null),
+      hold.warning ? h("span", { class: "sub bad", title: hold.warning }, "Keeps nothing: no target is in its reach.") : null),
     h("td", {}, hold.reason, h("span", { class: "sub" }, hold.placed_by, " · ", moment(hold.placed_at))),
     h("td", { class: "nowrap" }, hold.active ? (hold.until ? moment(hold.until) : "for ever") : h("span", { class: "chip" }, "over")),
     h("td", { class: "num" }, operatorOnly(button("Remove…", () => void removeHold(hold), "small-button"))));
