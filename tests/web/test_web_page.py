@@ -28,7 +28,7 @@ from page_site import (
     show,
     site_of,
 )
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, Page, Route, expect
 from sqlalchemy import URL, create_engine, text
 from sqlalchemy.pool import NullPool
 
@@ -106,6 +106,38 @@ def test_dagsters_runs_are_called_so(visitor: Visitor, types: str, said: str) ->
         return `${{counted(1, things({types}))}}, ${{runResult(run, went({{ audit }}))}}`;
     }})"""
     assert visitor.log_in().evaluate(words).startswith(said)
+
+
+@pytest.mark.parametrize(
+    ("runs", "card", "column"),
+    [
+        ({}, "Files to clean", "Files"),
+        ({"enabled": True, "targets": []}, "Files to clean", "Files"),
+        ({"enabled": True, "targets": ["dagster_runs"]}, "Files and runs to clean", "Files and runs"),
+        ({"total_cleaned": 7}, "Files and runs to clean", "Files and runs"),
+    ],
+)
+def test_figures_that_count_dagsters_runs_say_so(
+    visitor: Visitor, runs: dict[str, object], card: str, column: str
+) -> None:
+    """A platform that purges runs is only made believe: purging them is the business of other tests."""
+
+    def answer(route: Route) -> None:
+        response = route.fetch()
+        document = response.json()
+        (row,) = (one for one in document["stats"] if one["data_type"] == "dagster_runs")
+        row |= {"enabled": False, "targets": ["dagster_runs"], "total_cleaned": 0, **runs}
+        document["overview"] |= {"files_to_clean": 9, "things_to_clean": card.removesuffix(" to clean").lower()}
+        route.fulfill(response=response, json=document)
+
+    page = visitor.log_in()
+    page.route("**/api/cleanup/stats", answer)
+    page.reload()
+    expect(page.locator("#card-files")).to_have_text("9")
+    expect(page.locator(".card", has=page.locator("#card-files"))).to_contain_text(f"{card}9expired at the last scan")
+    show(page, "History")
+    heading = page.get_by_role("table", name="Runs", exact=True).get_by_role("columnheader")
+    expect(heading.nth(3)).to_have_text(column)
 
 
 def test_a_policy_is_changed_a_plan_reviewed_run_and_undone(site: Site, visitor: Visitor) -> None:
@@ -369,9 +401,19 @@ def test_chosen_files_are_put_back_and_a_hold_is_placed_and_removed(site: Site, 
     page.get_by_role("button", name="Add the hold").click()
     row = page.get_by_role("row", name="operation_new.json")
     expect(row).to_contain_text("for ever")
+    expect(row).not_to_contain_text("Keeps nothing")
     row.get_by_role("button", name="Remove").click()
     page.get_by_role("dialog").get_by_role("button", name="Remove").click()
     expect(row).to_have_count(0)
+
+    page.get_by_role("button", name="Add a hold").click()
+    page.get_by_label("Path or pattern").fill("/srv/mistyped/operation_new.json")
+    page.get_by_label("Reason").fill("audit")
+    page.get_by_role("button", name="Add the hold").click()
+    expect(page.locator("#toasts")).to_contain_text(
+        "The hold is placed, but keeps nothing: /srv/mistyped/operation_new"
+    )
+    expect(page.get_by_role("row", name="mistyped")).to_contain_text("Keeps nothing: no target is in its reach.")
 
 
 def test_a_run_at_work_shows_how_far_it_is(site: Site, visitor: Visitor) -> None:

@@ -18,6 +18,9 @@ export const count = (value, one, many = `${one}s`) => `${number(value)} ${value
 /** Return what the items of some data types are called, as the server does: `files`, `runs`, or `files and runs`. */
 export const things = (types) => [...new Set(types.map((type) => (type === "dagster_runs" ? "runs" : "files")))].sort().join(" and ") || "files";
 
+/** Return what the things are called that cleanups take or took, by the statistics of each data type. */
+export const taken = (stats) => things(stats.filter((one) => one.total_cleaned || (one.enabled && one.targets.length)).map((one) => one.data_type));
+
 /** Return what the things are called that a run dealt with. */
 export const went = ({ audit = [] }) => things(audit.filter((row) => row.records_deleted || row.records_failed).map((row) => row.data_type));
 

@@ -3,12 +3,13 @@
 import { api, get } from "./api.js";
 import { resizeCharts, showCharts } from "./charts.js";
 import { byId, h, nothing } from "./dom.js";
-import { bytes, isOver, moment, number, outcome, runTitle } from "./format.js";
+import { bytes, capitalized, isOver, moment, number, outcome, runTitle, taken } from "./format.js";
 import { openRun } from "./rundetails.js";
 import { serverTable } from "./table.js";
 
 let days = null;
 let table = null;
+const counts = h("span", {}, "Files"); // the heading of a column that counts Dagster's runs, too, where these are purged
 
 async function charts() {
   const place = byId("charts");
@@ -33,7 +34,7 @@ function runs() {
       },
       { title: "When", kind: "nowrap", cell: (run) => moment(run.started_at, "queued") },
       { title: "Outcome", kind: "", cell: (run) => [outcome(run.status), run.message && isOver(run) && run.status !== "done" ? h("span", { class: "sub medium-only" }, run.message) : null] },
-      { title: "Files", kind: "num", cell: (run) => [number(run.dry_run ? run.expired_files : run.deleted_files), run.dry_run && run.kind !== "restore" ? h("span", { class: "sub" }, "would go") : null] },
+      { title: counts, kind: "num", cell: (run) => [number(run.dry_run ? run.expired_files : run.deleted_files), run.dry_run && run.kind !== "restore" ? h("span", { class: "sub" }, "would go") : null] },
       { title: "Size", kind: "num medium-only", cell: (run) => bytes(run.dry_run ? run.expired_bytes : run.freed_bytes) },
       { title: "By", kind: "medium-only nowrap", cell: (run) => run.executed_by },
     ],
@@ -45,10 +46,19 @@ function runs() {
   });
 }
 
+async function nameCounts() {
+  try {
+    const { stats } = await get(api("stats"));
+    counts.textContent = capitalized(taken(stats));
+  } catch {
+    // The table beside it says what is wrong.
+  }
+}
+
 export function showHistory() {
   if (table) void table.reload();
   else table = runs();
-  return charts();
+  return Promise.all([charts(), nameCounts()]);
 }
 
 export function startHistory() {

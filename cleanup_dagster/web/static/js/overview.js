@@ -17,8 +17,9 @@ function card(name, figure, more = "", words = false) {
 function showCards(overview) {
   const scanned = Boolean(overview.scanned_at);
   const free = overview.free_bytes == null ? "" : `${bytes(overview.free_bytes)} free on the disk`;
+  byId("card-files-title").textContent = `${capitalized(overview.things_to_clean ?? "files")} to clean`;
   if (scanned) {
-    card("files", number(overview.files_to_clean), overview.files_to_clean ? `${overview.things_to_clean} expired at the last scan` : "nothing is expired");
+    card("files", number(overview.files_to_clean), overview.files_to_clean ? "expired at the last scan" : "nothing is expired");
     card("bytes", bytes(overview.bytes_to_free), free);
   } else {
     card("files", "Not known yet", "nothing was scanned so far", true);

@@ -10,7 +10,8 @@ let ids = 0;
 /**
  * Fill `place` with a table and return `{ reload, set }`.
  *
- * columns: [{ title, kind, sort, cell(row) }], of which `kind` are classes and `sort` is the server's key.
+ * columns: [{ title, kind, sort, cell(row) }], of which `title` is a text or an element, `kind` are classes, and `sort` is
+ * the server's key.
  * filters: [{ name, label, kind: "search" | "select" | "segments", options, value }].
  * load(query): resolves to { rows, matching, matchingBytes, perPage }; without `matching` the pages are unnumbered.
  */
