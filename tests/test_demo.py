@@ -16,7 +16,7 @@ from cleanup_dagster.demo_platform import Platform, make_platform
 def test_the_demo_keeps_its_promises_and_clears_up(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "cleanup_dagster.demo", "--directory", str(tmp_path)]
     environment = os.environ | {"COLUMNS": "80", "CLEANUP_CONFIG": "/not/read", "DBT_PROJECT_DIR": "/not/read"}
-    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment, timeout=120)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment, timeout=300)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "Everything was as promised" in done.stdout
     assert "another process has it\nopen for writing" in done.stdout or sys.platform != "linux"
