@@ -237,9 +237,13 @@ class Visitor:
     def log_in(self, token: str = OPERATOR, **looks: Any) -> Page:
         """Return a page that the printed link has led to."""
         page = self.open(**looks)
+        self.enter(page, token)
+        return page
+
+    def enter(self, page: Page, token: str = OPERATOR) -> None:
+        """Follow the printed link."""
         page.goto(f"{self.url}/login#token={token}")
         page.wait_for_url("**/pipeline-management*")
-        return page
 
     def close(self) -> None:
         """Close every page."""

@@ -4,10 +4,8 @@ import json
 import os
 import re
 import signal
-import tempfile
 import time
 import urllib.error
-from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +19,9 @@ from page_site import (
     VIEWER,
     Site,
     Visitor,
-    chromium,
     environment_of,
-    in_ci,
     serving,
     show,
-    site_of,
 )
 from playwright.sync_api import Browser, Page, Route, expect
 from sqlalchemy import URL, create_engine, text
@@ -34,45 +29,6 @@ from sqlalchemy.pool import NullPool
 
 VIEWS = ("Overview", "Clean up", "History", "Files", "Holds", "Backups")
 RUN = 60_000  # milliseconds that Dagster may take for a run, from its launch to its end
-
-
-@pytest.fixture(scope="module")
-def browser() -> Generator[Browser]:
-    try:
-        started = chromium()
-        opened = started.__enter__()
-    except FileNotFoundError as missing:
-        if in_ci():
-            raise
-        pytest.skip(str(missing))
-    yield opened
-    started.__exit__(None, None, None)
-
-
-@pytest.fixture(scope="module")
-def site(browser: Browser, postgres_server_url: URL) -> Generator[Site]:
-    """Everything, started once: it takes most of this module's time."""
-    del browser  # without one there is nothing to start for
-    engine = create_engine(postgres_server_url, isolation_level="AUTOCOMMIT", poolclass=NullPool)
-    with engine.connect() as conn:
-        conn.execute(text("CREATE DATABASE page"))
-    with (
-        tempfile.TemporaryDirectory(prefix="page") as home,
-        site_of(Path(home), postgres_server_url.set(database="page")) as ready,
-    ):
-        yield ready
-    with engine.connect() as conn:
-        conn.execute(text("DROP DATABASE page WITH (FORCE)"))
-
-
-@pytest.fixture
-def visitor(browser: Browser, site: Site) -> Generator[Visitor]:
-    """Whoever opens the page. A complaint of the browser, such as a breach of the CSP, fails the test."""
-    site.release()
-    someone = Visitor(browser, site.url)
-    yield someone
-    someone.close()
-    assert someone.complaints == []
 
 
 def test_names_of_files_are_shown_and_never_obeyed(visitor: Visitor) -> None:
@@ -197,42 +153,6 @@ def test_a_policy_is_changed_a_plan_reviewed_run_and_undone(site: Site, visitor:
     page.get_by_role("button", name="Reset to defaults").click()
     page.get_by_role("dialog").get_by_role("button", name="Reset").click()
     expect(days).to_have_value("14")
-
-
-def test_two_people_who_change_one_policy_hear_of_each_other(site: Site, visitor: Visitor) -> None:
-    page = visitor.log_in()
-    days = page.get_by_label("Days that temp_files are kept")
-    expect(days).to_have_value("1")
-    days.fill("5")
-    expect(page.get_by_text("1 day → 5 days.")).to_be_visible()
-    site.api("policies", {"data_type": "temp_files", "retention_days": 3, "enabled": False})
-
-    page.get_by_role("button", name="Save").click()
-    change = page.locator("#policies .change-box")
-    expect(change).to_contain_text("was changed by somebody else meanwhile; now it is kept for 3 days, off")
-    expect(change).to_contain_text("3 days → 5 days.")  # and the switch, which was not touched here, follows
-    expect(page.get_by_label("Policy temp_files")).not_to_be_checked()
-    policy = "SELECT retention_days, enabled FROM cleanup_policies WHERE data_type = 'temp_files'"
-    assert site.ask(policy) == [(3, False)]
-
-    page.get_by_role("button", name="Save").click()
-    expect(page.get_by_role("button", name="Save")).to_have_count(0)
-    assert site.ask(policy) == [(5, False)]
-    site.api("policies", {"data_type": "temp_files", "retention_days": 1, "enabled": True})
-
-
-def test_a_policy_can_be_changed_again_before_the_table_is_drawn_anew(site: Site, visitor: Visitor) -> None:
-    page = visitor.log_in()
-    days = page.get_by_label("Days that temp_files are kept")
-    expect(days).to_have_value("1")
-    page.route("**/api/cleanup/stats", lambda _route: None)  # never answered, so the table stays as it was drawn
-    for value in ("2", "1"):
-        days.fill(value)
-        page.get_by_role("button", name="Save").click()
-        expect(page.get_by_role("button", name="Save")).to_have_count(0)
-        expect(days).to_have_value(value)
-    assert site.ask("SELECT retention_days FROM cleanup_policies WHERE data_type = 'temp_files'") == [(1,)]
-    page.unroute_all(behavior="ignoreErrors")
 
 
 def _keep_the_newest(site: Site, page: Page) -> None:

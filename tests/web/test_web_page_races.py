@@ -1,0 +1,105 @@
+"""Answers that are late, reordered or lost, and two who act on the same thing: in Chromium, on real processes."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from page_site import Site, Visitor
+from playwright.sync_api import Page, Route, expect
+
+LOOK = "document.dispatchEvent(new Event('visibilitychange'))"  # as on coming back to the page
+
+
+@pytest.fixture(autouse=True)
+def _as_it_was(site: Site) -> None:
+    """Each test changes this policy from the same."""
+    site.api("policies", {"data_type": "temp_files", "retention_days": 1, "enabled": True})
+
+
+class Held:
+    """Answers of the API that wait: each says how things were when it was asked for, whenever it is handed over."""
+
+    def __init__(
+        self, page: Page, path: str, method: str = "GET", change: Callable[[Any], None] = lambda _document: None
+    ) -> None:
+        self._page = page
+        self._method = method
+        self._change = change
+        self._url = f"**/api/cleanup/{path}"
+        self._answers: list[tuple[Route, Any]] = []
+        page.route(self._url, self._hold)
+
+    def _hold(self, route: Route) -> None:
+        if route.request.method == self._method:
+            document = route.fetch().json()
+            self._change(document)
+            self._answers.append((route, document))
+        else:
+            route.fallback()
+
+    def wait(self, count: int = 1) -> None:
+        """Wait until so many answers are held."""
+        for _ in range(500):
+            if len(self._answers) >= count:
+                return
+            self._page.wait_for_timeout(20)
+        raise AssertionError(f"{len(self._answers)} answers of {self._url} are held, not {count}")
+
+    def give(self, index: int = 0) -> None:
+        """Hand one over, and let the page draw it."""
+        route, document = self._answers[index]
+        route.fulfill(json=document)
+        self._page.wait_for_timeout(200)
+
+    def __len__(self) -> int:
+        return len(self._answers)
+
+    def leave(self) -> None:
+        """Hold no further ones."""
+        self._page.unroute(self._url)
+
+
+def amend(page: Page, path: str, change: Callable[[Any], None]) -> None:
+    """Let `change` alter what the API answers."""
+
+    def alter(route: Route) -> None:
+        document = route.fetch().json()
+        change(document)
+        route.fulfill(json=document)
+
+    page.route(f"**/api/cleanup/{path}", alter)
+
+
+def test_two_people_who_change_one_policy_hear_of_each_other(site: Site, visitor: Visitor) -> None:
+    page = visitor.log_in()
+    days = page.get_by_label("Days that temp_files are kept")
+    expect(days).to_have_value("1")
+    days.fill("5")
+    expect(page.get_by_text("1 day → 5 days.")).to_be_visible()
+    site.api("policies", {"data_type": "temp_files", "retention_days": 3, "enabled": False})
+
+    page.get_by_role("button", name="Save").click()
+    change = page.locator("#policies .change-box")
+    expect(change).to_contain_text("was changed by somebody else meanwhile; now it is kept for 3 days, off")
+    expect(change).to_contain_text("3 days → 5 days.")  # and the switch, which was not touched here, follows
+    expect(page.get_by_label("Policy temp_files")).not_to_be_checked()
+    policy = "SELECT retention_days, enabled FROM cleanup_policies WHERE data_type = 'temp_files'"
+    assert site.ask(policy) == [(3, False)]
+
+    page.get_by_role("button", name="Save").click()
+    expect(page.get_by_role("button", name="Save")).to_have_count(0)
+    assert site.ask(policy) == [(5, False)]
+
+
+def test_a_policy_can_be_changed_again_before_the_table_is_drawn_anew(site: Site, visitor: Visitor) -> None:
+    page = visitor.log_in()
+    days = page.get_by_label("Days that temp_files are kept")
+    expect(days).to_have_value("1")
+    page.route("**/api/cleanup/stats", lambda _route: None)  # never answered, so the table stays as it was drawn
+    for value in ("2", "1"):
+        days.fill(value)
+        page.get_by_role("button", name="Save").click()
+        expect(page.get_by_role("button", name="Save")).to_have_count(0)
+        expect(days).to_have_value(value)
+    assert site.ask("SELECT retention_days FROM cleanup_policies WHERE data_type = 'temp_files'") == [(1,)]
+    page.unroute_all(behavior="ignoreErrors")
