@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from page_site import Site, Visitor
+from page_site import Site, Visitor, show
 from playwright.sync_api import Page, Route, expect
 
 LOOK = "document.dispatchEvent(new Event('visibilitychange'))"  # as on coming back to the page
@@ -103,3 +103,111 @@ def test_a_policy_can_be_changed_again_before_the_table_is_drawn_anew(site: Site
         expect(days).to_have_value(value)
     assert site.ask("SELECT retention_days FROM cleanup_policies WHERE data_type = 'temp_files'") == [(1,)]
     page.unroute_all(behavior="ignoreErrors")
+
+
+def test_an_older_look_at_the_policies_is_not_drawn_over_a_saved_change(site: Site, visitor: Visitor) -> None:
+    page = visitor.log_in()
+    days = page.get_by_label("Days that temp_files are kept")
+    expect(days).to_have_value("1")
+    looks = Held(page, "policies")
+    page.evaluate(LOOK)
+    looks.wait(1)
+    days.fill("2")
+    page.get_by_role("button", name="Save").click()
+    looks.wait(2)
+    looks.give(0)
+    expect(days).to_have_value("2")
+    looks.give(1)
+    looks.leave()
+    days.fill("1")
+    page.get_by_role("button", name="Save").click()
+    expect(page.get_by_role("button", name="Save")).to_have_count(0)
+    assert site.ask("SELECT retention_days FROM cleanup_policies WHERE data_type = 'temp_files'") == [(1,)]
+
+
+def test_an_older_list_is_not_drawn_over_a_newer_one(visitor: Visitor) -> None:
+    page = visitor.log_in()
+    show(page, "Holds")
+    show(page, "Backups")
+    lists = Held(page, "holds")
+    page.get_by_role("navigation", name="Sections").get_by_role("link", name="Holds").click()
+    lists.wait(1)
+    page.get_by_role("button", name="Add a hold").click()
+    page.get_by_label("Path or pattern").fill("/srv/held/**")
+    page.get_by_label("Reason").fill("audit")
+    page.get_by_role("button", name="Add the hold").click()
+    lists.wait(2)
+    lists.give(1)
+    row = page.get_by_role("row", name="/srv/held/**")
+    expect(row).to_be_visible()
+    lists.give(0)
+    expect(row).to_be_visible()
+
+
+def test_the_chart_is_of_the_time_that_was_chosen_last(visitor: Visitor) -> None:
+    page = visitor.log_in()
+    show(page, "History")
+    charts = Held(page, "charts?*", change=lambda found: found["days"].append(_day()))
+    span = page.get_by_label("Charts of")
+    for chosen in ("30 days", "a year"):
+        span.select_option(chosen)
+    charts.wait(2)
+    charts.give(1)
+    hover = page.locator(".chart-hover").first
+    expect(hover).to_contain_text("in 365 days")
+    charts.give(0)
+    expect(hover).to_contain_text("in 365 days")
+
+
+def _day() -> dict[str, object]:
+    return {"date": "2026-01-31", "files": 3, "bytes": 9, "types": {"dbt_logs": {"files": 3, "bytes": 9}}}
+
+
+def test_an_emergency_does_not_wait_for_figures(visitor: Visitor) -> None:
+    page = visitor.log_in()
+    show(page, "Clean up")
+    stats = Held(page, "stats")
+    page.evaluate(LOOK)
+    stats.wait(1)
+    page.get_by_text("The disk is full").click()
+    page.get_by_role("button", name="Emergency run…").click()
+    expect(page.get_by_role("dialog")).to_contain_text("By the last scan", timeout=2_000)
+
+
+def test_an_answer_that_breaks_off_is_no_success(visitor: Visitor) -> None:
+    page = visitor.log_in()
+    show(page, "Holds")
+    page.get_by_role("button", name="Add a hold").click()
+    page.get_by_label("Path or pattern").fill("/srv/torn/**")
+    page.get_by_label("Reason").fill("audit")
+    torn = "**/api/cleanup/holds"
+    page.route(torn, lambda route: route.fulfill(status=200, content_type="application/json", body='{"success": tr'))
+    page.get_by_role("button", name="Add the hold").click()
+    expect(page.locator("#confirm-error")).to_contain_text("could not be read")
+    expect(page.locator("#toasts")).to_be_empty()
+    page.unroute(torn)
+
+
+def test_a_slow_server_is_not_asked_ever_more_and_a_lost_look_does_not_stop_the_next(
+    site: Site, visitor: Visitor
+) -> None:
+    page = visitor.open()
+    page.add_init_script(
+        "const after = AbortSignal.timeout.bind(AbortSignal); AbortSignal.timeout = (ms) => after(ms / 60)"
+    )
+    page.clock.install()
+    visitor.enter(page)
+    days = page.get_by_label("Days that temp_files are kept")
+    expect(days).to_have_value("1")
+    asked: list[Route] = []
+    page.route("**/api/cleanup/policies", lambda route: asked.append(route))
+    for _ in range(5):
+        page.clock.run_for(15_100)
+    page.wait_for_timeout(300)
+    assert len(asked) == 1
+    expect(page.get_by_role("alert").filter(has_text="does not answer")).to_be_visible()
+    page.unroute("**/api/cleanup/policies")
+    site.api("policies", {"data_type": "temp_files", "retention_days": 2})
+    page.clock.run_for(15_100)
+    expect(days).to_have_value("2")
+    visitor.complaints.clear()

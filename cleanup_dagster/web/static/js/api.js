@@ -3,6 +3,8 @@
 const TOKEN = document.querySelector('meta[name="csrf-token"]')?.content ?? "";
 
 const PATIENCE = 10; // seconds
+const READ_MS = 60_000; // a connection that was lost unnoticed, such as by a machine that slept, never answers
+const CHANGE_MS = 180_000; // to start a run, Dagster is asked several times, and may take its time
 
 /** An answer that is no success. `status` is 0 when nothing answered; `body` is what came. */
 export class ApiError extends Error {
@@ -24,19 +26,21 @@ async function request(method, path, { params = {}, body, key, version } = {}) {
   try {
     answer = await fetch(query.size ? `${path}?${query}` : path, {
       method, headers, body: body === undefined ? undefined : JSON.stringify(body), credentials: "same-origin",
+      signal: AbortSignal.timeout(method === "GET" ? READ_MS : CHANGE_MS),
     });
   } catch {
     throw new ApiError("The page's server does not answer: it is stopped, or the network is down.", 0);
   }
-  const content = await answer.json().catch(() => ({}));
-  if (answer.ok) return content;
+  const content = await answer.json().catch(() => null);
+  if (answer.ok && content) return content;
+  if (answer.ok) throw new ApiError("The server's answer could not be read: the connection broke off, or something else answered.", 0);
   if (answer.status === 401 && path !== "/login") {
     location.assign("/login");
     return new Promise(() => {}); // the page is going
   }
   const wait = answer.headers.get("Retry-After");
-  const said = content.error ?? `The server answered with status ${answer.status}.`;
-  throw new ApiError(wait ? `${said} (try again in ${wait} s)` : said, answer.status, content);
+  const said = content?.error ?? `The server answered with status ${answer.status}.`;
+  throw new ApiError(wait ? `${said} (try again in ${wait} s)` : said, answer.status, content ?? {});
 }
 
 export const get = (path, params) => request("GET", path, { params });
@@ -64,6 +68,18 @@ export async function launch(path, body, key = newKey()) {
 export function newKey() {
   // crypto.randomUUID is missing on pages without TLS; this is not.
   return Array.from(crypto.getRandomValues(new Uint8Array(16)), (byte) => byte.toString(16).padStart(2, "0")).join("");
+}
+
+/**
+ * Return a function that begins a look at something, and returns one that tells whether this is still the latest look.
+ * The answer to an earlier one says how things were before, and is not to be drawn.
+ */
+export function looks() {
+  let begun = 0;
+  return () => {
+    const mine = ++begun;
+    return () => mine === begun;
+  };
 }
 
 export const api = (path) => `/api/cleanup/${path}`;

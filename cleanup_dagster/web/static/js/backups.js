@@ -1,10 +1,12 @@
 // What backups there are, and until when.
 
 import { amount } from "./activity.js";
-import { api, get } from "./api.js";
+import { api, get, looks } from "./api.js";
 import { button, byId, h, nothing, path } from "./dom.js";
 import { bytes, capitalized, moment, number, thingsAt } from "./format.js";
 import { chooseFiles, openRun } from "./rundetails.js";
+
+const look = looks();
 
 function row(set) {
   return h("tr", {},
@@ -18,10 +20,12 @@ function row(set) {
 }
 
 export async function showBackups() {
+  const isLatest = look();
   const place = byId("backups");
   if (!place.childElementCount) place.replaceChildren(h("div", { class: "empty" }, "Loading…"));
   try {
     const { backups } = await get(api("backups"));
+    if (!isLatest()) return;
     if (!backups.length) {
       place.replaceChildren(nothing("There are no backups.", h("p", {}, "A live run makes one of every file before it deletes it.")));
       return;
@@ -35,6 +39,7 @@ export async function showBackups() {
           h("th", { scope: "col", class: "num medium-only" }, "Size"), h("th", { scope: "col" }, "Expires"), h("th", { scope: "col" }, h("span", { class: "visually-hidden" }, "Actions")))),
         h("tbody", {}, newest.map(row))));
   } catch (problem) {
+    if (!isLatest()) return;
     place.replaceChildren(h("div", { class: "empty", role: "alert" }, h("strong", {}, "The backups could not be loaded."), problem.message));
   }
 }

@@ -231,10 +231,10 @@ async function emergency(overview) {
   void openRun(started.run_id);
 }
 
-/** `overview()` resolves to the latest figures. */
+/** `overview()` returns the latest figures, or null: an emergency does not wait for newer ones. */
 export function startCleanup(overview) {
   byId("dry-run").addEventListener("click", () => void dryRun());
   byId("apply").addEventListener("click", () => void applyPlan());
-  byId("emergency").addEventListener("click", async () => emergency(await overview()));
+  byId("emergency").addEventListener("click", () => void emergency(overview()));
 }
 

@@ -1,24 +1,30 @@
 // What was done: charts over time, and every run with its details.
 
-import { api, get } from "./api.js";
+import { api, get, looks } from "./api.js";
 import { resizeCharts, showCharts } from "./charts.js";
 import { byId, h, nothing } from "./dom.js";
 import { bytes, capitalized, isOver, moment, number, outcome, runTitle, taken } from "./format.js";
 import { openRun } from "./rundetails.js";
 import { serverTable } from "./table.js";
 
-let days = null;
+const look = looks();
+let drawn = null; // the days that are drawn, and of how many
 let table = null;
 const counts = h("span", {}, "Files"); // the heading of a column that counts Dagster's runs, too, where these are purged
 
 async function charts() {
+  const isLatest = look();
   const place = byId("charts");
   const span = Number(byId("chart-days").value);
-  if (!days) place.replaceChildren(h("div", { class: "empty" }, "Loading…"));
+  if (!drawn) place.replaceChildren(h("div", { class: "empty" }, "Loading…"));
   try {
-    ({ days } = await get(api("charts"), { days: span }));
-    showCharts(place, days, span);
+    const { days } = await get(api("charts"), { days: span });
+    if (!isLatest()) return;
+    drawn = [days, span];
+    showCharts(place, ...drawn);
   } catch (problem) {
+    if (!isLatest()) return;
+    drawn = null;
     place.replaceChildren(h("div", { class: "empty", role: "alert" }, h("strong", {}, "The charts could not be loaded."), problem.message));
   }
 }
@@ -64,7 +70,7 @@ export function showHistory() {
 export function startHistory() {
   byId("chart-days").addEventListener("change", () => void charts());
   document.addEventListener("cleanup:theme", () => {
-    if (days && !byId("view-history").hidden) showCharts(byId("charts"), days, Number(byId("chart-days").value));
+    if (drawn && !byId("view-history").hidden) showCharts(byId("charts"), ...drawn);
   });
   new ResizeObserver(resizeCharts).observe(byId("charts"));
 }

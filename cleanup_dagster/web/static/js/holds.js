@@ -1,9 +1,11 @@
 // Holds: what stays, whatever the policies say.
 
-import { api, get, post, remove } from "./api.js";
+import { api, get, looks, post, remove } from "./api.js";
 import { ask } from "./dialogs.js";
 import { button, byId, changed, h, nothing, operatorOnly, path, toast } from "./dom.js";
 import { DATA_TYPES, capitalized, moment } from "./format.js";
+
+const look = looks();
 
 function row(hold) {
   const only = [hold.data_type && `only ${hold.data_type}`, hold.pipeline && `only pipeline ${hold.pipeline}`].filter(Boolean).join(", ");
@@ -16,16 +18,19 @@ function row(hold) {
 }
 
 export async function showHolds() {
+  const isLatest = look();
   const place = byId("holds");
   if (!place.childElementCount) place.replaceChildren(h("div", { class: "empty" }, "Loading…"));
   try {
     const { holds } = await get(api("holds"));
+    if (!isLatest()) return;
     place.replaceChildren(holds.length ? h("table", { class: "data" },
       h("caption", { class: "visually-hidden" }, "Holds"),
       h("thead", {}, h("tr", {}, h("th", { scope: "col" }, "Path or pattern"), h("th", { scope: "col" }, "Reason"), h("th", { scope: "col" }, "Until"),
         h("th", { scope: "col" }, h("span", { class: "visually-hidden" }, "Actions")))),
       h("tbody", {}, holds.map(row))) : nothing("Nothing is held.", h("p", {}, "A hold protects a file, a directory or a pattern, for a time or for ever.")));
   } catch (problem) {
+    if (!isLatest()) return;
     place.replaceChildren(h("div", { class: "empty", role: "alert" }, h("strong", {}, "The holds could not be loaded."), problem.message));
   }
 }

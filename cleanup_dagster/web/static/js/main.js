@@ -17,7 +17,8 @@ import { startTheme } from "./theme.js";
 const OVERVIEW_MS = 15_000;
 const VIEWS = { overview: () => {}, cleanup: showCleanup, history: showHistory, files: showFiles, holds: showHolds, backups: showBackups };
 
-let latest = Promise.resolve(null);
+let figures = null; // of the last overview that came
+let lookingAt = 0; // looks at the overview that are under way
 let shown = "";
 
 function place() {
@@ -50,12 +51,19 @@ async function load(view, argument) {
   section.removeAttribute("aria-busy");
 }
 
-function refresh() {
-  latest = showOverview();
+async function refresh() {
+  lookingAt += 1;
+  figures = (await showOverview()) ?? figures;
+  lookingAt -= 1;
+}
+
+/** Look again, unless the last look has not been answered yet: a slow server is not asked ever more. */
+function lookAgain() {
+  if (!document.hidden && !lookingAt) void refresh();
 }
 
 function refreshAll() {
-  refresh();
+  void refresh();
   void load(...place());
 }
 
@@ -70,16 +78,16 @@ byId("logout").addEventListener("click", async () => {
 document.querySelectorAll("[data-operator]").forEach(operatorOnly);
 window.addEventListener("hashchange", show);
 document.addEventListener("cleanup:changed", refreshAll);
-document.addEventListener("visibilitychange", () => { if (!document.hidden) refresh(); });
-setInterval(() => { if (!document.hidden) refresh(); }, OVERVIEW_MS);
+document.addEventListener("visibilitychange", lookAgain);
+setInterval(lookAgain, OVERVIEW_MS);
 setInterval(refreshMoments, 20_000);
 startTheme();
 startDialogs();
 startOverview();
-startCleanup(() => latest);
+startCleanup(() => figures);
 startHistory();
 startHolds();
 startSettings();
-refresh();
+void refresh();
 show();
 startActivity();

@@ -1,7 +1,7 @@
 // The figures at the top, and what is wrong with the platform itself.
 
 import { follow } from "./activity.js";
-import { api, get, launch } from "./api.js";
+import { api, get, launch, looks } from "./api.js";
 import { button, byId, changed, h, notice, toast } from "./dom.js";
 import { bytes, capitalized, counted, minute, moment, number, outcome } from "./format.js";
 import { resetPolicies, showPolicies } from "./policies.js";
@@ -61,12 +61,15 @@ function showProblems(overview) {
   byId("platform-problems").replaceChildren(...problems);
 }
 
+const look = looks();
 let broken = false;
 
 /** Load the overview. Without the database there is nothing to show but that. */
 export async function showOverview() {
+  const isLatest = look();
   try {
     const [{ stats, overview }, { policies }] = await Promise.all([get(api("stats")), get(api("policies"))]);
+    if (!isLatest()) return null;
     showProblems(overview);
     showCards(overview);
     showPolicies(policies, stats, Boolean(overview.scanned_at));
@@ -76,6 +79,7 @@ export async function showOverview() {
     }
     return overview;
   } catch (problem) {
+    if (!isLatest()) return null;
     broken = true;
     byId("cards").removeAttribute("aria-busy");
     for (const figure of document.querySelectorAll(".figure:has(.skeleton)")) figure.textContent = "–";
