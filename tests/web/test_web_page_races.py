@@ -1,5 +1,6 @@
 """Answers that are late, reordered or lost, and two who act on the same thing: in Chromium, on real processes."""
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -68,6 +69,17 @@ def amend(page: Page, path: str, change: Callable[[Any], None]) -> None:
         route.fulfill(json=document)
 
     page.route(f"**/api/cleanup/{path}", alter)
+
+
+def unanswered(page: Page, path: str) -> list[Route]:
+    """Let the API leave requests without an answer, and return them."""
+    asked: list[Route] = []
+
+    def keep(route: Route) -> None:
+        asked.append(route)
+
+    page.route(f"**/api/cleanup/{path}", keep)
+    return asked
 
 
 def test_two_people_who_change_one_policy_hear_of_each_other(site: Site, visitor: Visitor) -> None:
@@ -163,6 +175,88 @@ def _day() -> dict[str, object]:
     return {"date": "2026-01-31", "files": 3, "bytes": 9, "types": {"dbt_logs": {"files": 3, "bytes": 9}}}
 
 
+def test_the_drawer_is_headed_by_what_it_shows(site: Site, visitor: Visitor) -> None:
+    page = visitor.log_in()
+    show(page, "History")
+    runs = Held(page, "runs/*")
+    page.locator("#runs .link-button").first.click()
+    runs.wait(1)
+    page.get_by_role("button", name="Close").click()
+    show(page, "Files")
+    page.locator("#files .link-button").first.click()
+    expect(page.locator("#drawer-title")).to_have_text("Why?")
+    runs.give(0)
+    expect(page.locator("#drawer-title")).to_have_text("Why?")
+
+
+def test_a_drawer_that_was_closed_stays_closed_when_its_run_ends(visitor: Visitor) -> None:
+    page = visitor.log_in()
+    status = ["running"]
+    amend(page, "runs/*", lambda found: found["run"].update(status=status[0]))
+    show(page, "History")
+    page.locator("#runs .link-button").first.click()
+    expect(page.locator("#drawer progress")).to_be_visible()
+    page.get_by_role("button", name="Close").click()
+    status[0] = "done"
+    expect(page.locator("#toasts")).to_contain_text("Dry run: done")
+    expect(page.locator("#drawer")).to_be_hidden()
+
+
+def test_a_run_that_nobody_knows_any_more_is_not_waited_for(visitor: Visitor) -> None:
+    page = visitor.open()
+    page.clock.install()
+    visitor.enter(page)
+    show(page, "Clean up")
+    page.route("**/api/cleanup/run", lambda route: route.fulfill(json={"success": True, "run_id": "of_nobody"}))
+    page.get_by_role("button", name="Dry run", exact=True).click()
+    expect(page.locator("#dry-run-progress progress")).to_be_visible()
+    for _ in range(20):
+        page.clock.run_for(1_000)
+        page.wait_for_timeout(50)
+    expect(page.locator("#dry-run-progress")).to_contain_text("not known")
+    expect(page.get_by_role("button", name="Dry run", exact=True)).to_be_enabled()
+    visitor.complaints.clear()  # the browser reports the 404s, as it should
+
+
+def test_a_question_is_not_left_before_its_answer(visitor: Visitor) -> None:
+    page = visitor.log_in()
+    show(page, "Holds")
+    page.get_by_role("button", name="Add a hold").click()
+    page.get_by_label("Path or pattern").fill("/srv/first/**")
+    page.get_by_label("Reason").fill("audit")
+    posts = Held(page, "holds", "POST")
+    page.get_by_role("button", name="Add the hold").click()
+    posts.wait(1)
+    for _ in range(3):
+        page.keyboard.press("Escape")
+    expect(page.get_by_role("dialog")).to_be_visible()
+    posts.give(0)
+    expect(page.get_by_role("dialog")).to_have_count(0)
+    expect(page.get_by_role("row", name="/srv/first/**")).to_be_visible()
+
+
+def test_what_is_under_way_is_not_confirmed_again(visitor: Visitor) -> None:
+    page = visitor.log_in()
+    show(page, "Clean up")
+    asked = unanswered(page, "run")
+    page.get_by_text("The disk is full").click()
+    page.get_by_role("button", name="Emergency run…").click()
+    word = page.get_by_label("Type emergency to confirm")
+    word.fill("emergency")
+    page.keyboard.press("Enter")
+    expect(page.locator("#confirm")).to_have_attribute("aria-busy", "true")
+    word.fill("emergenc")
+    word.fill("emergency")
+    page.keyboard.press("Enter")
+    word.fill("no")
+    page.wait_for_timeout(200)
+    assert len(asked) == 1
+    asked[0].fulfill(status=503, json={"success": False, "error": "Dagster is away"})
+    expect(page.locator("#confirm-error")).to_contain_text("Dagster is away")
+    expect(page.get_by_role("button", name="Delete now")).to_be_disabled()
+    visitor.complaints.clear()  # the browser reports the 503, as it should
+
+
 def test_an_emergency_does_not_wait_for_figures(visitor: Visitor) -> None:
     page = visitor.log_in()
     show(page, "Clean up")
@@ -172,6 +266,31 @@ def test_an_emergency_does_not_wait_for_figures(visitor: Visitor) -> None:
     page.get_by_text("The disk is full").click()
     page.get_by_role("button", name="Emergency run…").click()
     expect(page.get_by_role("dialog")).to_contain_text("By the last scan", timeout=2_000)
+
+
+def test_the_end_of_a_run_is_told_once(visitor: Visitor) -> None:
+    page = visitor.open()
+    page.clock.install()
+    visitor.enter(page)
+    expect(page.locator("#card-files")).to_have_text(re.compile(r"\d"))
+    status = ["running"]
+    amend(page, "runs/*", lambda found: found["run"].update(status=status[0]))
+    amend(page, "runs", lambda found: found["runs"][0].update(status=status[0]))
+    page.clock.run_for(10_100)
+    expect(page.get_by_role("region", name="Run in progress")).to_be_visible()
+    lists = Held(page, "runs", change=lambda found: found["runs"][0].update(status=status[0]))
+    page.clock.run_for(10_100)
+    lists.wait(1)
+    status[0] = "done"
+    page.clock.run_for(1_100)
+    toasts = page.locator("#toasts .toast")
+    expect(toasts).to_have_count(1)
+    lists.give(0)
+    page.wait_for_timeout(500)
+    page.clock.run_for(1_100)
+    page.wait_for_timeout(300)
+    expect(toasts).to_have_count(1)
+    page.unroute_all(behavior="ignoreErrors")
 
 
 def test_an_answer_that_breaks_off_is_no_success(visitor: Visitor) -> None:
@@ -199,8 +318,7 @@ def test_a_slow_server_is_not_asked_ever_more_and_a_lost_look_does_not_stop_the_
     visitor.enter(page)
     days = page.get_by_label("Days that temp_files are kept")
     expect(days).to_have_value("1")
-    asked: list[Route] = []
-    page.route("**/api/cleanup/policies", lambda route: asked.append(route))
+    asked = unanswered(page, "policies")
     for _ in range(5):
         page.clock.run_for(15_100)
     page.wait_for_timeout(300)

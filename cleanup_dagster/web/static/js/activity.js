@@ -10,9 +10,10 @@ const INDEXED_MS = 6_000; // a finished scan is shown once the server has indexe
 const STEPS = { scan: "Scanning", "back up": "Backing up", delete: "Deleting", restore: "Restoring" };
 
 const followed = new Map(); // run id -> { listeners, detail }
+const ended = new Set(); // the runs whose end has been told
 let inView = new Set(); // runs that the current view draws itself
 
-/** Follow a run to its end. `listener(detail)` hears of every change. */
+/** Follow a run to its end. `listener(detail)` hears of every change, and null when nobody knows the run any more. */
 export function follow(runId, listener = () => {}) {
   const known = followed.get(runId);
   if (known) {
@@ -52,10 +53,11 @@ async function poll(runId) {
   followed.delete(runId);
   strip();
   if (entry.detail && isOver(entry.detail.run)) {
+    ended.add(runId);
     toast(`${runTitle(entry.detail.run)}: ${entry.detail.run.status}. ${runResult(entry.detail.run, went(entry.detail))}`);
     changed();
     setTimeout(changed, INDEXED_MS);
-  }
+  } else for (const listener of entry.listeners) listener(null);
 }
 
 /** Tell screen readers of a new step and of each quarter of it, not of every second. */
@@ -118,7 +120,7 @@ async function look() {
   if (document.hidden) return;
   try {
     const { runs } = await get(api("runs"));
-    for (const run of runs) if (!isOver(run)) follow(run.run_id);
+    for (const run of runs) if (!isOver(run) && !ended.has(run.run_id)) follow(run.run_id); // the list may be older
   } catch {
     // The overview says what is wrong; the next look finds out when it is mended.
   }

@@ -166,7 +166,8 @@ function showLive(runId) {
   draw(runId);
   follow(runId, (detail) => {
     if (place.dataset.run !== runId) return;
-    if (isOver(detail.run)) place.replaceChildren(result(detail));
+    if (!detail) place.replaceChildren(notice("bad", "What became of this run is not known: Dagster does not answer, or has forgotten it."));
+    else if (isOver(detail.run)) place.replaceChildren(result(detail));
     else box.update(detail);
   });
 }
@@ -197,9 +198,15 @@ async function dryRun() {
     place.replaceChildren(box.element);
     draw(started.run_id);
     follow(started.run_id, (detail) => {
-      box.update(detail);
-      if (!isOver(detail.run)) return;
+      if (detail && !isOver(detail.run)) {
+        box.update(detail);
+        return;
+      }
       control.disabled = false;
+      if (!detail) {
+        place.replaceChildren(notice("bad", "What became of the dry run is not known: Dagster does not answer, or has forgotten it."));
+        return;
+      }
       if (detail.run.status === "done") {
         plan = null; // the one that is still shown can be run no more; the new one follows
         offer();

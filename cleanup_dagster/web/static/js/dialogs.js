@@ -24,6 +24,8 @@ export function ask({ title, body, go, danger = false, typed = "", action }) {
   return new Promise((resolve) => {
     let result;
     confirm.onclick = async () => {
+      if (dialog.hasAttribute("aria-busy")) return; // typing the word again enables the button
+      const focused = document.activeElement;
       error.textContent = "";
       busy(dialog, true);
       try {
@@ -32,7 +34,9 @@ export function ask({ title, body, go, danger = false, typed = "", action }) {
         error.textContent = problem.message;
       }
       busy(dialog, false);
+      confirm.disabled = Boolean(typed) && byId("confirm-word").value !== typed;
       if (result) dialog.close();
+      else focused.focus();
     };
     content.onkeydown = (event) => {
       if (event.key !== "Enter" || !event.target.matches("input:not([type=checkbox])")) return;
@@ -40,7 +44,10 @@ export function ask({ title, body, go, danger = false, typed = "", action }) {
       if ((!danger || typed) && !confirm.disabled) confirm.click();
     };
     dialog.oncancel = (event) => { if (dialog.hasAttribute("aria-busy")) event.preventDefault(); };
-    dialog.addEventListener("close", () => resolve(result), { once: true });
+    dialog.onclose = () => {
+      if (dialog.hasAttribute("aria-busy")) dialog.showModal(); // a second Escape closes whatever the first was told
+      else resolve(result);
+    };
     dialog.showModal();
     (content.querySelector("input:not([type=checkbox])") ?? heading).focus();
   });
@@ -62,7 +69,10 @@ function wordField(typed, confirm) {
 
 let shown = 0;
 
-/** Open the drawer and fill it with what `load` returns; a failure is shown in it, with a way to try again. */
+/**
+ * Open the drawer and fill it with what `load(name)` returns; a failure is shown in it, with a way to try again.
+ * `name(title)` gives it another title, unless it shows something else by then.
+ */
 export async function openDrawer(title, load) {
   const dialog = byId("drawer");
   const body = byId("drawer-body");
@@ -72,7 +82,7 @@ export async function openDrawer(title, load) {
   if (!dialog.open) dialog.showModal();
   byId("drawer-title").focus();
   try {
-    const content = await load();
+    const content = await load((text) => { if (number === shown) byId("drawer-title").textContent = text; });
     if (number === shown) body.replaceChildren(...[content].flat());
   } catch (problem) {
     if (number !== shown) return;
@@ -92,5 +102,8 @@ export function startDialogs() {
   }
   const drawer = byId("drawer");
   drawer.addEventListener("click", (event) => { if (event.target === drawer) drawer.close(); });
-  drawer.addEventListener("close", () => { shown += 1; });
+  drawer.addEventListener("close", () => {
+    shown += 1;
+    byId("drawer-body").replaceChildren(); // what was in it may be waiting for a run's end, to show that
+  });
 }

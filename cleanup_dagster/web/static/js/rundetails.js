@@ -11,9 +11,9 @@ const SELECTED_AT_MOST = 500;
 
 /** Open the drawer on a run. */
 export function openRun(runId) {
-  return openDrawer("Run", async () => {
+  return openDrawer("Run", async (name) => {
     const detail = await get(api(`runs/${encodeURIComponent(runId)}`));
-    document.getElementById("drawer-title").textContent = runTitle(detail.run);
+    name(runTitle(detail.run));
     return details(detail);
   });
 }
@@ -26,6 +26,7 @@ function details(detail) {
     box.update(detail);
     content.push(box.element);
     follow(run.run_id, (now) => {
+      if (!now) return;
       box.update(now);
       if (isOver(now.run) && box.element.isConnected) void openRun(run.run_id);
     });
