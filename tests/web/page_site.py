@@ -248,6 +248,8 @@ class Visitor:
     def close(self) -> None:
         """Close every page."""
         for context in self._contexts:
+            for page in context.pages:
+                page.unroute_all(behavior="ignoreErrors")  # an answer that a test altered may be under way
             context.close()
 
 

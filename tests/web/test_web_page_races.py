@@ -114,7 +114,6 @@ def test_a_policy_can_be_changed_again_before_the_table_is_drawn_anew(site: Site
         expect(page.get_by_role("button", name="Save")).to_have_count(0)
         expect(days).to_have_value(value)
     assert site.ask("SELECT retention_days FROM cleanup_policies WHERE data_type = 'temp_files'") == [(1,)]
-    page.unroute_all(behavior="ignoreErrors")
 
 
 def test_an_older_look_at_the_policies_is_not_drawn_over_a_saved_change(site: Site, visitor: Visitor) -> None:
@@ -175,7 +174,7 @@ def _day() -> dict[str, object]:
     return {"date": "2026-01-31", "files": 3, "bytes": 9, "types": {"dbt_logs": {"files": 3, "bytes": 9}}}
 
 
-def test_the_drawer_is_headed_by_what_it_shows(site: Site, visitor: Visitor) -> None:
+def test_the_drawer_is_headed_by_what_it_shows(visitor: Visitor) -> None:
     page = visitor.log_in()
     show(page, "History")
     runs = Held(page, "runs/*")
@@ -268,6 +267,89 @@ def test_an_emergency_does_not_wait_for_figures(visitor: Visitor) -> None:
     expect(page.get_by_role("dialog")).to_contain_text("By the last scan", timeout=2_000)
 
 
+def test_what_is_typed_while_a_change_is_saved_is_a_draft_of_its_own(site: Site, visitor: Visitor) -> None:
+    page = visitor.log_in()
+    days = page.get_by_label("Days that temp_files are kept")
+    expect(days).to_have_value("1")
+    posts = Held(page, "policies", "POST")
+    days.fill("2")
+    save = page.get_by_role("button", name="Save")
+    save.click()
+    posts.wait(1)
+    days.fill("3")
+    page.wait_for_timeout(800)
+    expect(save).to_be_disabled()
+    posts.give(0)
+    posts.leave()
+    change = page.locator("#policies .change-box")
+    expect(change).to_contain_text("2 days → 3 days.")
+    expect(change).not_to_contain_text("somebody else")
+    save.click()
+    expect(save).to_have_count(0)
+    assert site.ask("SELECT retention_days FROM cleanup_policies WHERE data_type = 'temp_files'") == [(3,)]
+
+
+def test_a_change_that_is_being_saved_cannot_be_discarded(visitor: Visitor) -> None:
+    page = visitor.log_in()
+    days = page.get_by_label("Days that temp_files are kept")
+    expect(days).to_have_value("1")
+    posts = Held(page, "policies", "POST")
+    days.fill("0")
+    days.fill("2")
+    page.get_by_role("button", name="Save").click()
+    posts.wait(1)
+    expect(page.get_by_role("button", name="Discard")).to_be_disabled()
+    days.press("Escape")
+    expect(days).to_have_value("2")
+    expect(page.locator("#policies .change-box")).to_be_visible()
+    posts.give(0)
+    posts.leave()
+    expect(page.locator("#policies .change-box")).to_have_count(0)
+    days.fill("1")
+    page.get_by_role("button", name="Save").click()
+    expect(page.get_by_role("button", name="Save")).to_have_count(0)
+
+
+def test_saving_does_not_take_the_focus_from_elsewhere(visitor: Visitor) -> None:
+    page = visitor.log_in()
+    days = page.get_by_label("Days that temp_files are kept")
+    expect(days).to_have_value("1")
+    posts = Held(page, "policies", "POST")
+    days.fill("2")
+    page.get_by_role("button", name="Save").click()
+    posts.wait(1)
+    other = page.get_by_label("Days that dbt_logs are kept")
+    other.focus()
+    posts.give(0)
+    posts.leave()
+    expect(page.locator("#policies .change-box")).to_have_count(0)
+    expect(other).to_be_focused()
+    days.fill("1")
+    save = page.get_by_role("button", name="Save")
+    expect(save).to_be_enabled()
+    save.focus()
+    page.keyboard.press("Enter")
+    expect(save).to_have_count(0)
+    expect(days).to_be_focused()
+
+
+def test_a_reset_policy_can_be_changed_before_the_table_is_drawn_anew(site: Site, visitor: Visitor) -> None:
+    site.api("policies", {"data_type": "temp_files", "retention_days": 4})
+    page = visitor.log_in()
+    days = page.get_by_label("Days that temp_files are kept")
+    expect(days).to_have_value("4")
+    Held(page, "stats")
+    page.get_by_role("button", name="Reset to defaults").click()
+    page.get_by_role("dialog").get_by_role("button", name="Reset").click()
+    expect(page.get_by_role("dialog")).to_have_count(0)
+    expect(days).to_have_value("1")
+    for value in ("2", "1"):
+        days.fill(value)
+        page.get_by_role("button", name="Save").click()
+        expect(page.get_by_role("button", name="Save")).to_have_count(0)
+    assert site.ask("SELECT retention_days FROM cleanup_policies WHERE data_type = 'temp_files'") == [(1,)]
+
+
 def test_the_end_of_a_run_is_told_once(visitor: Visitor) -> None:
     page = visitor.open()
     page.clock.install()
@@ -290,7 +372,6 @@ def test_the_end_of_a_run_is_told_once(visitor: Visitor) -> None:
     page.clock.run_for(1_100)
     page.wait_for_timeout(300)
     expect(toasts).to_have_count(1)
-    page.unroute_all(behavior="ignoreErrors")
 
 
 def test_an_answer_that_breaks_off_is_no_success(visitor: Visitor) -> None:

@@ -17,6 +17,7 @@ from cleanup_dagster.web.described import FILE, POLICY, ok
 from cleanup_dagster.web.errors import Refusal, reply
 from cleanup_dagster.web.index import Facet, FileIndex, Row
 from cleanup_dagster.web.parts import API, parts_of
+from cleanup_dagster.web.platform import Platform
 from cleanup_dagster.web.routes.files import of_row
 
 router = APIRouter(prefix=f"{API}/policies", tags=["policies"])
@@ -36,9 +37,7 @@ _RANKED = _KEPT_BY_POLICY | {
 @router.get("", responses=ok({"policies": [POLICY]}))
 def policies(request: Request) -> Response:
     """Return every policy, with the targets that it governs and the bounds that they set."""
-    platform = parts_of(request).platform
-    rows = platform.records.policies()
-    return reply({"success": True, "policies": [_with_targets(row, platform.settings) for row in rows]})
+    return reply({"success": True, "policies": _policies(parts_of(request).platform)})
 
 
 @router.post("", responses=ok({"message": "dbt_logs is now kept for 7 days", "policy": POLICY}))
@@ -125,15 +124,19 @@ def preview(request: Request, body: PolicyPreview) -> Response:
     )
 
 
-@router.post("/reset", responses=ok({"message": "1 policy is as it was made", "changed": ["dbt_logs"]}))
+@router.post(
+    "/reset",
+    responses=ok({"message": "1 policy is as it was made", "changed": ["dbt_logs"], "policies": [POLICY]}),
+)
 def reset(request: Request, _: Nothing | None = None) -> Response:
-    """Bring the default policies back."""
-    changed = parts_of(request).platform.records.reset_policies(visitor_of(request).actor)
+    """Bring the default policies back, and return every policy as it is then."""
+    platform = parts_of(request).platform
+    changed = platform.records.reset_policies(visitor_of(request).actor)
     if not changed:
         said = "every policy is as it was made already"
     else:
         said = "1 policy is as it was made" if len(changed) == 1 else f"{len(changed)} policies are as they were made"
-    return reply({"success": True, "message": said, "changed": changed})
+    return reply({"success": True, "message": said, "changed": changed, "policies": _policies(platform)})
 
 
 def _expired(index: FileIndex, cutoff_ns: int, wanted: Callable[[Facet], bool], keep: int) -> tuple[Tally, list[Row]]:
@@ -166,6 +169,10 @@ def _versions(if_match: str | None) -> frozenset[str] | None:
     if if_match is None or if_match.strip() == "*":
         return None
     return frozenset(tag.strip().strip('"') for tag in if_match.split(","))
+
+
+def _policies(platform: Platform) -> list[Document]:
+    return [_with_targets(row, platform.settings) for row in platform.records.policies()]
 
 
 def _with_targets(row: PolicyRow, settings: Settings) -> Document:

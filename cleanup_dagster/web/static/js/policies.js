@@ -11,10 +11,12 @@ const KEEP_MAX = 2 ** 31 - 1;
 const NEWEST = "The newest of each pipeline stay, however old they are.";
 const drafts = new Map(); // data type -> the draft's row
 let shown = [];
+let lastScan = [[], false]; // what it found for each of them, and whether there was one
 
 /** Show the policies with what the last scan, if any, found for each. Drafts that are being edited stay. */
 export function showPolicies(policies, stats, scanned) {
   shown = policies;
+  lastScan = [stats, scanned];
   if (drafts.size) return;
   const byType = new Map(stats.map((stat) => [stat.data_type, stat]));
   const place = byId("policies");
@@ -100,13 +102,24 @@ function problem(control, what, low, high) {
   return valid ? "" : `Write a whole number of ${what} from ${number(low)} to ${number(high)}.`;
 }
 
+/** Return which of the controls show something else than the policy. */
+function edits(policy, { toggle, days, newest }) {
+  return {
+    enabled: toggle.checked !== policy.enabled,
+    retention_days: days.value.trim() !== String(policy.retention_days),
+    keep_last: newest.value.trim() !== String(policy.keep_last),
+  };
+}
+
 /** Compare the controls with the policy, and show or take away the draft. */
 async function consider(policy, line, controls) {
+  if (drafts.get(policy.data_type)?.isSaving()) return; // what is typed meanwhile is considered then
   const { toggle, days, newest } = controls;
   const wanted = { data_type: policy.data_type };
-  if (toggle.checked !== policy.enabled) wanted.enabled = toggle.checked;
-  if (days.value.trim() !== String(policy.retention_days)) wanted.retention_days = Number(days.value);
-  if (newest.value.trim() !== String(policy.keep_last)) wanted.keep_last = Number(newest.value);
+  const isEdited = edits(policy, controls);
+  if (isEdited.enabled) wanted.enabled = toggle.checked;
+  if (isEdited.retention_days) wanted.retention_days = Number(days.value);
+  if (isEdited.keep_last) wanted.keep_last = Number(newest.value);
   const draft = drafts.get(policy.data_type) ?? open(policy, line, controls);
   if (Object.keys(wanted).length === 1) {
     draft.discard();
@@ -120,7 +133,8 @@ async function consider(policy, line, controls) {
   else await draft.preview(wanted);
 }
 
-function open(policy, line, { toggle, days, newest }) {
+function open(policy, line, controls) {
+  const { toggle, days, newest } = controls;
   const name = policy.data_type;
   const said = h("div", { role: "status" });
   const save = button("Save", null, "primary small-button");
@@ -129,6 +143,7 @@ function open(policy, line, { toggle, days, newest }) {
     h("div", { class: "change-box" }, said, h("div", { class: "buttons" }, save, discard))));
   let asked = 0;
   let conflict = "";
+  let isSaving = false;
 
   line.classList.add("changed");
   line.after(area);
@@ -168,28 +183,45 @@ function open(policy, line, { toggle, days, newest }) {
     }
   }
 
+  function saving(is) {
+    isSaving = is;
+    save.disabled = is;
+    discard.disabled = is;
+  }
+
+  const typed = () => JSON.stringify([toggle.checked, days.value, newest.value]);
+
   async function store(wanted) {
-    save.disabled = true;
+    const before = typed();
+    saving(true);
     try {
       const { message, policy: saved } = await change(api("policies"), wanted, policy.version);
       Object.assign(policy, saved); // before the table is drawn anew, this line may be edited again
-      close(true);
+      saving(false);
+      conflict = "";
+      void consider(policy, line, controls); // what was typed meanwhile is a draft, what was saved is one no more
+      if (!drafts.has(name) && document.activeElement === document.body) days.focus(); // it was on a button that is gone
       toast(message);
       changed();
     } catch (problem) {
-      if (problem.status === 412) rebase(wanted, problem);
-      else say([h("span", { class: "bad", role: "alert" }, problem.message)], () => void store(wanted));
+      saving(false);
+      if (problem.status === 412) rebase(problem);
+      else if (typed() !== before) {
+        conflict = problem.message;
+        void consider(policy, line, controls);
+      } else say([h("span", { class: "bad", role: "alert" }, problem.message)], () => void store(wanted));
     }
   }
 
   /** Begin anew from the policy as somebody else left it: what was not edited here follows, what was stays a draft. */
-  function rebase(wanted, problem) {
+  function rebase(problem) {
+    const isEdited = edits(policy, controls);
     Object.assign(policy, problem.body.policy);
-    if (wanted.enabled === undefined) toggle.checked = policy.enabled;
-    if (wanted.retention_days === undefined) days.value = policy.retention_days;
-    if (wanted.keep_last === undefined) newest.value = policy.keep_last;
+    if (!isEdited.enabled) toggle.checked = policy.enabled;
+    if (!isEdited.retention_days) days.value = policy.retention_days;
+    if (!isEdited.keep_last) newest.value = policy.keep_last;
     conflict = `${problem.message}. Nothing was saved; save again to change that.`;
-    void consider(policy, line, { toggle, days, newest });
+    void consider(policy, line, controls);
     if (drafts.has(name)) return;
     toast(problem.message); // it is as it was wanted already
     changed();
@@ -200,7 +232,7 @@ function open(policy, line, { toggle, days, newest }) {
     say(content, null);
   }
 
-  const draft = { refuse, preview, discard: () => close(false) };
+  const draft = { refuse, preview, isSaving: () => isSaving, discard: () => { if (!isSaving) close(false); } };
   drafts.set(name, draft);
   return draft;
 }
@@ -240,6 +272,7 @@ export async function resetPolicies() {
   const done = await ask({ title: "Reset the policies to their defaults?", body: [body], go: "Reset", danger: true, action: () => post(api("policies/reset")) });
   if (!done) return;
   for (const draft of [...drafts.values()]) draft.discard();
+  showPolicies(done.policies, ...lastScan); // they can be edited before the overview has been loaded anew
   toast(done.message);
   changed();
 }
