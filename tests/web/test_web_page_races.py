@@ -350,6 +350,57 @@ def test_a_reset_policy_can_be_changed_before_the_table_is_drawn_anew(site: Site
     assert site.ask("SELECT retention_days FROM cleanup_policies WHERE data_type = 'temp_files'") == [(1,)]
 
 
+def test_the_end_of_a_dry_run_leaves_a_reader_where_he_is(visitor: Visitor) -> None:
+    page = visitor.log_in()
+    status = ["running"]
+    show(page, "Clean up")
+    plan = page.get_by_role("button", name="Its dry run")
+    expect(plan).to_be_visible()
+    run_id = page.evaluate("fetch('/api/cleanup/runs').then((one) => one.json()).then(({ runs }) => runs[0].run_id)")
+    amend(page, "runs/*", lambda found: found["run"].update(status=status[0]))
+    page.route("**/api/cleanup/run", lambda route: route.fulfill(json={"success": True, "run_id": run_id}))
+    page.get_by_role("button", name="Dry run", exact=True).click()
+    expect(page.locator("#dry-run-progress progress")).to_be_visible()
+    show(page, "Holds")
+    status[0] = "done"
+    expect(page.locator("#toasts")).to_contain_text("Dry run: done")
+    page.wait_for_timeout(200)
+    expect(page.get_by_role("heading", name="Holds")).to_be_visible()
+    show(page, "Clean up")
+    expect(plan).to_be_visible()
+    expect(page.get_by_role("button", name="Dry run", exact=True)).to_be_enabled()
+
+
+def test_the_plan_under_review_is_not_exchanged(site: Site, visitor: Visitor) -> None:
+    page = visitor.log_in()
+    show(page, "Clean up")
+    expect(page.get_by_role("button", name="Its dry run")).to_be_visible()
+    mine = site.api("runs")["runs"][0]["run_id"]
+    other = "newer-" + mine
+
+    def add(found: dict[str, Any]) -> None:
+        found["runs"].insert(0, {**found["runs"][0], "run_id": other})
+
+    amend(page, "runs", add)
+    plans: list[str] = []
+
+    def plan(route: Route) -> None:
+        plans.append(route.request.url)
+        document = route.fetch(url=route.request.url.replace("newer-", "")).json()
+        if "newer-" in route.request.url and "plan" in document:
+            document["plan"] |= {"run_id": other, "files": 1}
+        route.fulfill(json=document)
+
+    page.route("**/api/cleanup/plans/**", plan)
+    page.evaluate("document.dispatchEvent(new Event('cleanup:changed'))")  # somebody's run has ended
+    newer = page.get_by_role("link", name="newer")
+    expect(newer).to_be_visible()
+    assert not [url for url in plans if "newer-" in url]
+    newer.click()
+    expect(page.get_by_role("button", name="Run this plan: 1 file…")).to_be_visible()
+    expect(newer).to_have_count(0)
+
+
 def test_the_end_of_a_run_is_told_once(visitor: Visitor) -> None:
     page = visitor.open()
     page.clock.install()
@@ -384,7 +435,7 @@ def test_an_answer_that_breaks_off_is_no_success(visitor: Visitor) -> None:
     page.route(torn, lambda route: route.fulfill(status=200, content_type="application/json", body='{"success": tr'))
     page.get_by_role("button", name="Add the hold").click()
     expect(page.locator("#confirm-error")).to_contain_text("could not be read")
-    expect(page.locator("#toasts")).to_be_empty()
+    assert page.locator("#toasts .toast").count() == 0
     page.unroute(torn)
 
 
@@ -410,3 +461,62 @@ def test_a_slow_server_is_not_asked_ever_more_and_a_lost_look_does_not_stop_the_
     page.clock.run_for(15_100)
     expect(days).to_have_value("2")
     visitor.complaints.clear()
+
+
+def test_a_run_that_ended_before_is_shown_with_its_plan_and_not_told_as_news(visitor: Visitor) -> None:
+    page = visitor.log_in()
+    show(page, "Clean up")
+    expect(page.get_by_role("button", name="Its dry run")).to_be_visible()
+
+    def applied(found: dict[str, Any]) -> None:
+        dry = next(run for run in found["runs"] if run["dry_run"])
+        found["runs"].insert(0, {**dry, "run_id": "earlier", "dry_run": False, "plan": dry["run_id"]})
+
+    def earlier(route: Route) -> None:
+        mine = next(run for run in site_runs["runs"] if run["dry_run"])
+        document = route.fetch(url=route.request.url.replace("earlier", mine["run_id"])).json()
+        document["run"] |= {"run_id": "earlier", "dry_run": False, "plan": mine["run_id"]}
+        route.fulfill(json=document)
+
+    site_runs = page.evaluate("fetch('/api/cleanup/runs').then((answer) => answer.json())")
+    amend(page, "runs", applied)
+    page.route("**/api/cleanup/runs/earlier", earlier)
+    page.reload()
+    expect(page.locator("#live-run")).to_contain_text("Cleanup of a reviewed plan: done.")
+    expect(page.get_by_role("button", name="Run this plan…")).to_be_disabled()
+    page.wait_for_timeout(500)
+    assert page.locator("#toasts .toast").count() == 0
+
+
+def test_a_run_is_not_taken_for_that_of_a_plan_that_came_meanwhile(site: Site, visitor: Visitor) -> None:
+    page = visitor.log_in()
+    show(page, "Clean up")
+    plan = page.get_by_role("button", name=re.compile(r"Run this plan: \d+ files"))
+    expect(plan).to_be_enabled()
+    mine = site.api("runs")["runs"][0]["run_id"]
+
+    def other(route: Route) -> None:
+        document = route.fetch(url=route.request.url.replace("newer-", "")).json()
+        if "plan" in document:
+            document["plan"]["run_id"] = f"newer-{mine}"
+        route.fulfill(json=document)
+
+    page.route("**/api/cleanup/plans/newer-*", other)
+    page.route("**/api/cleanup/plans/newer-*/items?*", other)
+    started = {"success": True, "run_id": mine}
+    applied: list[str] = []
+
+    def apply(route: Route) -> None:
+        applied.append(route.request.url)
+        route.fulfill(json=started)
+
+    page.route("**/api/cleanup/plans/*/apply", apply)
+    plan.click()
+    page.evaluate(f"location.hash = 'cleanup/newer-{mine}'")  # as at the end of a dry run
+    expect(page.get_by_role("link", name="newer")).to_be_attached()
+    page.get_by_role("dialog").get_by_role("button", name=re.compile("Delete")).click()
+    expect(page.locator("#drawer")).to_contain_text(mine)
+    page.get_by_role("button", name="Close").click()
+    assert [url for url in applied if f"/plans/{mine}/apply" in url] == applied != []
+    expect(page.locator("#live-run")).to_be_empty()
+    expect(plan).to_be_enabled()

@@ -14,23 +14,25 @@ let applied = null; // the live run of this plan, when there was one
 let drawn = new Set();
 let asked = 0;
 
-/** Show the view: the plan that is named, else the latest one. */
-export async function showCleanup(planId) {
+/** Show the view: the plan that is named, else the latest one. `again` leaves the one that is being reviewed. */
+export async function showCleanup(planId, again = false) {
   drawnInView(drawn);
   const mine = ++asked;
   try {
     const { runs } = await get(api("runs"));
-    const id = planId || latestPlan(runs);
+    const newest = latestPlan(runs);
+    const id = planId || (again && plan?.run_id) || newest;
     const found = id ? await get(api(`plans/${encodeURIComponent(id)}`)) : null;
     if (mine !== asked) return;
     // This answer may be older than a run that was started meanwhile, so that of the same plan nothing is forgotten.
     const known = runs.find((run) => id && run.plan === id && !run.dry_run);
-    if (known || id !== plan?.run_id) applied = known ?? null;
+    if (known ? known.run_id !== applied?.run_id : id !== plan?.run_id) applied = known ?? null;
     if (!found || found.plan.run_id !== plan?.run_id) showPlan(found?.plan ?? null);
     else {
       plan = found.plan; // its list is the same for ever, whether it may be applied is not
       offer();
     }
+    byId("plan-newer").replaceChildren(...(id !== newest && newest ? [h("a", { href: `#cleanup/${newest}` }, "There is a newer plan.")] : []));
   } catch (problem) {
     if (mine === asked) failed(problem);
   }
@@ -40,6 +42,7 @@ const latestPlan = (runs) => runs.find((run) => run.dry_run && run.kind !== "res
 
 function failed(problem) {
   plan = null;
+  byId("plan-newer").replaceChildren();
   byId("plan-made").textContent = problem.status === 404 ? "This plan is not there any more." : "";
   byId("plan").replaceChildren(problem.status === 404
     ? nothing("There is no such plan.", h("p", {}, "Plans are kept for a day. Make a new dry run."))
@@ -128,7 +131,7 @@ function offer() {
   apply.textContent = usable ? `Run this plan: ${counted(plan.files, called())}…` : "Run this plan…";
   const place = byId("live-run");
   if (applied) {
-    if (!place.dataset.run || place.dataset.run !== applied.run_id) showLive(applied.run_id);
+    if (!place.dataset.run || place.dataset.run !== applied.run_id) showLive(applied);
   } else {
     delete place.dataset.run;
     place.replaceChildren(...(plan && !plan.applicable ? [notice("warn", plan.why_not ?? "This plan cannot be applied any more.")] : []));
@@ -153,23 +156,32 @@ async function applyPlan() {
     action: () => launch(api(`plans/${encodeURIComponent(id)}/apply`), {}, key),
   });
   if (!started) return;
-  applied = { run_id: started.run_id };
-  offer();
+  if (plan?.run_id === id) {
+    applied = { run_id: started.run_id };
+    offer();
+  } else { // meanwhile another plan has come, which this run is not of
+    follow(started.run_id);
+    void openRun(started.run_id);
+  }
 }
 
 /** Draw a live run below the third step, from its start to its result. */
-function showLive(runId) {
+function showLive(run) {
+  const { run_id: runId } = run;
   const place = byId("live-run");
   const box = progressBox();
   place.dataset.run = runId;
   place.replaceChildren(box.element);
   draw(runId);
-  follow(runId, (detail) => {
+  const show = (detail) => {
     if (place.dataset.run !== runId) return;
     if (!detail) place.replaceChildren(notice("bad", "What became of this run is not known: Dagster does not answer, or has forgotten it."));
     else if (isOver(detail.run)) place.replaceChildren(result(detail));
     else box.update(detail);
-  });
+  };
+  // The end of one that is over already has been told.
+  if (run.status && isOver(run)) get(api(`runs/${encodeURIComponent(runId)}`)).then(show, () => show(null));
+  else follow(runId, show);
 }
 
 function result(detail) {
@@ -208,9 +220,10 @@ async function dryRun() {
         return;
       }
       if (detail.run.status === "done") {
+        place.replaceChildren();
+        if (byId("view-cleanup").hidden) return; // whoever has gone elsewhere stays there, and finds it on coming back
         plan = null; // the one that is still shown can be run no more; the new one follows
         offer();
-        place.replaceChildren();
         location.hash = `cleanup/${started.run_id}`;
       } else place.replaceChildren(notice("bad", `The dry run ended ${detail.run.status}. `, detail.run.message));
     });

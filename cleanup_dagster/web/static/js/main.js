@@ -44,10 +44,10 @@ function show() {
   void load(view, argument);
 }
 
-async function load(view, argument) {
+async function load(view, argument, again = false) {
   const section = byId(`view-${view}`);
   section.setAttribute("aria-busy", "true");
-  await VIEWS[view](argument);
+  await VIEWS[view](argument, again);
   section.removeAttribute("aria-busy");
 }
 
@@ -64,7 +64,8 @@ function lookAgain() {
 
 function refreshAll() {
   void refresh();
-  void load(...place());
+  const [view, argument] = place();
+  void load(view, argument, true);
 }
 
 byId("logout").addEventListener("click", async () => {
