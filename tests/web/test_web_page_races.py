@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from page_site import Site, Visitor, show
+from page_site import OPERATOR, Site, Visitor, show
 from playwright.sync_api import Page, Route, expect
 
 LOOK = "document.dispatchEvent(new Event('visibilitychange'))"  # as on coming back to the page
@@ -401,6 +401,26 @@ def test_the_plan_under_review_is_not_exchanged(site: Site, visitor: Visitor) ->
     expect(newer).to_have_count(0)
 
 
+def test_a_list_that_has_become_shorter_is_shown_at_its_end(visitor: Visitor) -> None:
+    page = visitor.log_in()
+    show(page, "Files")
+    rows = page.locator("#files tbody tr")
+    expect(rows).to_have_count(25)
+    page.locator("#files").get_by_role("button", name="Next").click()
+    expect(page.locator("#files")).to_contain_text("Page 2 of")
+
+    def shorten(route: Route) -> None:
+        document = route.fetch().json()
+        is_first = "page=1&" in route.request.url
+        route.fulfill(json=document | {"matching": 3, "operations": document["operations"][:3] if is_first else []})
+
+    page.route("**/api/cleanup/files?*", shorten)
+    show(page, "Overview")
+    show(page, "Files")
+    expect(rows).to_have_count(3)
+    expect(page.locator("#files")).not_to_contain_text("Nothing was scanned")
+
+
 def test_the_end_of_a_run_is_told_once(visitor: Visitor) -> None:
     page = visitor.open()
     page.clock.install()
@@ -437,6 +457,46 @@ def test_an_answer_that_breaks_off_is_no_success(visitor: Visitor) -> None:
     expect(page.locator("#confirm-error")).to_contain_text("could not be read")
     assert page.locator("#toasts .toast").count() == 0
     page.unroute(torn)
+
+
+def test_a_hold_that_somebody_else_removed_is_gone_here_too(site: Site, visitor: Visitor) -> None:
+    hold = site.api("holds", {"pattern": "/srv/both/**", "reason": "audit"})["id"]
+    page = visitor.log_in()
+    show(page, "Holds")
+    row = page.get_by_role("row", name="/srv/both/**")
+    row.get_by_role("button", name="Remove").click()
+    site.api(f"holds/{hold}", method="DELETE")
+    page.get_by_role("dialog").get_by_role("button", name="Remove").click()
+    expect(page.get_by_role("dialog")).to_have_count(0)
+    expect(row).to_have_count(0)
+    expect(page.locator("#toasts")).to_contain_text("already")
+    visitor.complaints.clear()  # the browser reports the 404, as it should
+
+
+def test_why_a_file_stays_is_told_anew_when_it_is_held(visitor: Visitor) -> None:
+    page = visitor.log_in()
+    show(page, "Files")
+    page.locator("#files").get_by_label("Goes").check(force=True)
+    page.locator("#files .link-button").first.click()
+    drawer = page.locator("#drawer")
+    expect(drawer).to_contain_text("A live run would delete it")
+    page.get_by_role("button", name="Hold this file").click()
+    page.get_by_role("textbox", name="Reason").fill("audit")
+    page.get_by_role("button", name="Add the hold").click()
+    expect(drawer).to_contain_text("It stays")
+
+
+def test_a_refresh_leaves_the_focus_where_it_is(visitor: Visitor) -> None:
+    page = visitor.log_in()
+    last = {"at": "2026-01-31T09:00:00Z", "outcome": "done", "run_id": "of_nobody", "message": ""}
+    amend(page, "stats", lambda found: found["overview"].update(last_cleanup=last))
+    page.reload()
+    details = page.locator("#card-last-more").get_by_role("button", name="Details")
+    details.focus()
+    with page.expect_response("**/api/cleanup/stats"):
+        page.evaluate(LOOK)
+    page.wait_for_timeout(300)
+    expect(details).to_be_focused()
 
 
 def test_a_slow_server_is_not_asked_ever_more_and_a_lost_look_does_not_stop_the_next(
@@ -520,3 +580,76 @@ def test_a_run_is_not_taken_for_that_of_a_plan_that_came_meanwhile(site: Site, v
     assert [url for url in applied if f"/plans/{mine}/apply" in url] == applied != []
     expect(page.locator("#live-run")).to_be_empty()
     expect(plan).to_be_enabled()
+
+
+def test_the_button_to_try_again_keeps_the_focus(visitor: Visitor) -> None:
+    page = visitor.log_in()
+    expect(page.locator("#card-files")).to_have_text(re.compile(r"\d"))
+    page.route("**/api/cleanup/stats", lambda route: route.fulfill(status=503, json={"error": "The database is away."}))
+    page.evaluate(LOOK)
+    again = page.get_by_role("button", name="Try again now")
+    again.focus()
+    with page.expect_response("**/api/cleanup/stats"):
+        page.keyboard.press("Enter")
+    page.wait_for_timeout(300)
+    expect(again).to_be_focused()
+    page.unroute("**/api/cleanup/stats")
+    page.keyboard.press("Enter")
+    expect(again).to_have_count(0)
+    visitor.complaints.clear()  # the browser reports the 503s, as it should
+
+
+def test_the_focus_stays_in_the_view_when_what_had_it_is_gone(site: Site, visitor: Visitor) -> None:
+    site.api("holds", {"pattern": "/srv/gone/**", "reason": "audit"})
+    page = visitor.log_in()
+    show(page, "Holds")
+    page.get_by_role("row", name="/srv/gone/**").get_by_role("button", name="Remove").focus()
+    page.keyboard.press("Enter")
+    page.get_by_role("dialog").get_by_role("button", name="Remove").focus()
+    page.keyboard.press("Enter")
+    expect(page.get_by_text("Nothing is held.")).to_be_visible()
+    expect(page.get_by_role("heading", name="Holds")).to_be_focused()
+
+
+def test_an_hour_of_looks_leaves_nothing_behind(visitor: Visitor) -> None:
+    page = visitor.open()
+    page.clock.install()
+    visitor.enter(page)
+    devtools = page.context.new_cdp_session(page)
+
+    def hour(looks: int) -> dict[str, float]:
+        for _ in range(looks):
+            with page.expect_response("**/api/cleanup/policies"):
+                page.clock.run_for(15_000)
+            page.wait_for_timeout(40)  # it is drawn
+        devtools.send("HeapProfiler.collectGarbage")
+        found = devtools.send("Memory.getDOMCounters")
+        return {"nodes": found["nodes"], "listeners": found["jsEventListeners"]}
+
+    before, after = hour(20), hour(100)
+    assert after["nodes"] <= before["nodes"] * 1.2
+    assert after["listeners"] <= before["listeners"] * 1.2
+
+
+def test_an_ended_session_leads_to_the_login_from_the_middle_of_a_question(visitor: Visitor) -> None:
+    page = visitor.log_in()
+    show(page, "Holds")
+    page.get_by_role("button", name="Add a hold").click()
+    page.get_by_label("Path or pattern").fill("/srv/ended/**")
+    page.get_by_label("Reason").fill("audit")
+    page.context.clear_cookies()
+    page.get_by_role("button", name="Add the hold").click()
+    page.wait_for_url("**/login")
+    expect(page.get_by_label("Access token")).to_be_focused()
+    page.get_by_label("Access token").fill(OPERATOR)
+    page.keyboard.press("Enter")
+    page.wait_for_url("**/pipeline-management")
+    page.go_back()
+    page.wait_for_timeout(500)
+    show(page, "Holds")
+    page.get_by_role("button", name="Add a hold").click()
+    page.get_by_label("Path or pattern").fill("/srv/ended/**")
+    page.get_by_label("Reason").fill("audit")
+    page.get_by_role("button", name="Add the hold").click()
+    expect(page.get_by_role("row", name="/srv/ended/**")).to_be_visible()
+    visitor.complaints.clear()  # the browser reports the 401, as it should

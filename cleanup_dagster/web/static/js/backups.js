@@ -2,7 +2,7 @@
 
 import { amount } from "./activity.js";
 import { api, get, looks } from "./api.js";
-import { button, byId, h, nothing, path } from "./dom.js";
+import { button, byId, h, nothing, path, renew } from "./dom.js";
 import { bytes, capitalized, moment, number, thingsAt } from "./format.js";
 import { chooseFiles, openRun } from "./rundetails.js";
 
@@ -32,7 +32,7 @@ export async function showBackups() {
     }
     const newest = [...backups].sort((one, other) => (one.made_at < other.made_at ? 1 : -1));
     const total = backups.reduce((sum, set) => [sum[0] + set.files, sum[1] + set.bytes], [0, 0]);
-    place.replaceChildren(h("div", { class: "toolbar" }, h("span", {}, `${amount(...total, thingsAt(backups))} held`)),
+    renew(place, h("div", { class: "toolbar" }, h("span", {}, `${amount(...total, thingsAt(backups))} held`)),
       h("table", { class: "data" },
         h("caption", { class: "visually-hidden" }, "Backups"),
         h("thead", {}, h("tr", {}, h("th", { scope: "col" }, "Made"), h("th", { scope: "col" }, "Target"), h("th", { scope: "col", class: "num" }, capitalized(thingsAt(backups))),

@@ -66,6 +66,16 @@ export function facts(pairs) {
     .map(([term, value]) => [h("dt", {}, term), h("dd", {}, value)]));
 }
 
+/** Put new content into a place. What had the focus hands it to what is the same in the same row, else to the view's heading. */
+export function renew(place, ...content) {
+  const which = (control) => [control.closest("tr")?.cells[0].textContent, control.textContent, control.ariaLabel].join("\n");
+  const focused = place.contains(document.activeElement) ? which(document.activeElement) : null;
+  place.replaceChildren(...content);
+  if (focused === null) return;
+  const same = [...place.querySelectorAll("button, input")].find((control) => which(control) === focused);
+  (same ?? document.querySelector(".view:not([hidden]) h2")).focus({ preventScroll: true });
+}
+
 /** Tell whoever is listening, seeing it or not, that something happened. */
 export function toast(text) {
   const element = h("div", { class: "toast" }, text);

@@ -31,9 +31,9 @@ export function showFiles() {
     columns: fileColumns(opener),
     load: async (query) => {
       const found = await get(api("files"), query);
-      byId("files-scanned").replaceChildren(...(found.scanned_at ? [`${counted(found.total_files, found.things)}, scanned `, moment(found.scanned_at)] : []));
-      return { rows: found.operations, matching: found.matching, matchingBytes: found.matching_bytes };
+      return { ...found, rows: found.operations, matchingBytes: found.matching_bytes };
     },
+    about: (found) => byId("files-scanned").replaceChildren(...(found.scanned_at ? [`${counted(found.total_files, found.things)}, scanned `, moment(found.scanned_at)] : [])),
     empty: () => nothing("Nothing was scanned yet.", h("p", {}, "The overview's Scan again, or a dry run, fills this list.")),
   });
 }
@@ -51,8 +51,12 @@ function explain(name) {
         ["Age", found.age_days == null ? "" : `${age(found.age_days)}, by its ${found.age_from}`],
         ["Due", found.due_at ? h("span", {}, moment(found.due_at), h("span", { class: "muted" }, ` · ${exact(found.due_at)}`)) : ""],
       ]),
-      h("div", { class: "buttons" }, operatorOnly(button("Hold this file…", () => void addHold(found.path)))),
+      h("div", { class: "buttons" }, operatorOnly(button("Hold this file…", () => void holdIt(found.path)))),
       ...(copies.length ? [h("h3", { class: "minor" }, "Backups"), smallTable("Backups of the file", [["Copy", ""], ["Expires", ""]], copies.map((copy) => [path(copy.copy), moment(copy.expires_at)]))] : []),
     ];
   });
+}
+
+async function holdIt(name) {
+  if (await addHold(name)) void explain(name); // what the drawer says of it is no longer so
 }

@@ -2,7 +2,7 @@
 
 import { api, get, looks, post, remove } from "./api.js";
 import { ask } from "./dialogs.js";
-import { button, byId, changed, h, nothing, operatorOnly, path, toast } from "./dom.js";
+import { button, byId, changed, h, nothing, operatorOnly, path, renew, toast } from "./dom.js";
 import { DATA_TYPES, capitalized, moment } from "./format.js";
 
 const look = looks();
@@ -24,7 +24,7 @@ export async function showHolds() {
   try {
     const { holds } = await get(api("holds"));
     if (!isLatest()) return;
-    place.replaceChildren(holds.length ? h("table", { class: "data" },
+    renew(place, holds.length ? h("table", { class: "data" },
       h("caption", { class: "visually-hidden" }, "Holds"),
       h("thead", {}, h("tr", {}, h("th", { scope: "col" }, "Path or pattern"), h("th", { scope: "col" }, "Reason"), h("th", { scope: "col" }, "Until"),
         h("th", { scope: "col" }, h("span", { class: "visually-hidden" }, "Actions")))),
@@ -39,10 +39,13 @@ async function removeHold(hold) {
   const done = await ask({
     title: "Remove this hold?", go: "Remove", danger: true,
     body: [h("p", {}, path(hold.pattern)), h("p", {}, `${hold.reason}. Without it, the policies decide at the next run.`)],
-    action: () => remove(api(`holds/${encodeURIComponent(hold.id)}`)),
+    action: () => remove(api(`holds/${encodeURIComponent(hold.id)}`)).catch((problem) => {
+      if (problem.status === 404) return { gone: true };
+      throw problem;
+    }),
   });
   if (!done) return;
-  toast("The hold is removed.");
+  toast(done.gone ? "The hold was removed by somebody else already." : "The hold is removed.");
   changed();
 }
 
@@ -53,7 +56,7 @@ function field(label, input, help = "") {
   return h("div", { class: "field" }, h("label", { for: input.id }, label), input, more);
 }
 
-/** Ask for a hold and place it; `pattern` fills the first field. */
+/** Ask for a hold and place it; `pattern` fills the first field. Resolves to whether it was placed. */
 export async function addHold(pattern = "") {
   const inputs = {
     pattern: h("input", { name: "pattern", value: pattern, spellcheck: "false", autocomplete: "off" }),
@@ -79,9 +82,10 @@ export async function addHold(pattern = "") {
       return post(api("holds"), wanted);
     },
   });
-  if (!done) return;
+  if (!done) return false;
   toast(done.warning ? `${capitalized(done.message)}.` : "The hold is placed.");
   changed();
+  return true;
 }
 
 export function startHolds() {

@@ -2,7 +2,7 @@
 
 import { follow } from "./activity.js";
 import { api, get, launch, looks } from "./api.js";
-import { button, byId, changed, h, notice, toast } from "./dom.js";
+import { button, byId, changed, h, notice, renew, toast } from "./dom.js";
 import { bytes, capitalized, counted, minute, moment, number, outcome } from "./format.js";
 import { resetPolicies, showPolicies } from "./policies.js";
 import { openRun } from "./rundetails.js";
@@ -32,7 +32,12 @@ function showCards(overview) {
   byId("cards").removeAttribute("aria-busy");
 }
 
+let lastSaid = ""; // what the card says of the last cleanup: while that is the same, the button keeps the focus
+
 function showLast(last) {
+  const said = JSON.stringify(last);
+  if (said === lastSaid) return;
+  lastSaid = said;
   if (!last) {
     card("last", "Never", "no live run so far", true);
     return;
@@ -58,11 +63,11 @@ function showProblems(overview) {
     problems.push(notice("warn", h("strong", {}, "The newest scan cannot be shown."), ` ${capitalized(overview.scan_problem)}. `,
       overview.scanned_at ? "What is shown is an older one. " : "There is no older one. ", "A dry run makes a new one."));
   }
-  byId("platform-problems").replaceChildren(...problems);
+  renew(byId("platform-problems"), ...problems);
 }
 
 const look = looks();
-let broken = false;
+let broken = ""; // why there is nothing to show
 
 /** Load the overview. Without the database there is nothing to show but that. */
 export async function showOverview() {
@@ -74,13 +79,14 @@ export async function showOverview() {
     showCards(overview);
     showPolicies(policies, stats, Boolean(overview.scanned_at));
     if (broken) {
-      broken = false;
+      broken = "";
       changed(); // the other views come back, too
     }
     return overview;
   } catch (problem) {
     if (!isLatest()) return null;
-    broken = true;
+    if (broken === problem.message) return null; // it is said already, and the focus may be on its button
+    broken = problem.message;
     byId("cards").removeAttribute("aria-busy");
     for (const figure of document.querySelectorAll(".figure:has(.skeleton)")) figure.textContent = "–";
     byId("platform-problems").replaceChildren(h("div", { class: "notice notice-bad", role: "alert" },

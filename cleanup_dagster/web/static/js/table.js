@@ -1,6 +1,6 @@
 // A table whose rows the server sorts, filters and pages. Only its body is made anew, so that the focus stays.
 
-import { button, h } from "./dom.js";
+import { button, h, renew } from "./dom.js";
 import { bytes, number } from "./format.js";
 
 const PER_PAGE = 25;
@@ -14,8 +14,9 @@ let ids = 0;
  * the server's key.
  * filters: [{ name, label, kind: "search" | "select" | "segments", options, value }].
  * load(query): resolves to { rows, matching, matchingBytes, perPage }; without `matching` the pages are unnumbered.
+ * about(found): hears of what is shown.
  */
-export function serverTable(place, { caption, columns, filters = [], sort = "", load, empty, extra = null }) {
+export function serverTable(place, { caption, columns, filters = [], sort = "", load, empty, extra = null, about = () => {} }) {
   const query = { page: 1, sort, ...Object.fromEntries(filters.map((filter) => [filter.name, filter.value ?? ""])) };
   const counted = h("span", { class: "count", role: "status" });
   const body = h("tbody");
@@ -91,7 +92,9 @@ export function serverTable(place, { caption, columns, filters = [], sort = "", 
     wrap.setAttribute("aria-busy", "true");
     try {
       const found = await load({ ...query, per_page: PER_PAGE });
-      if (mine === asked) show(found);
+      if (mine !== asked) return;
+      show(found);
+      about(found);
     } catch (problem) {
       if (mine === asked) failed(problem);
     } finally {
@@ -100,10 +103,14 @@ export function serverTable(place, { caption, columns, filters = [], sort = "", 
   }
 
   function show({ rows, matching, matchingBytes, perPage = PER_PAGE }) {
-    const filtered = filters.some((filter) => query[filter.name] !== (filter.value ?? ""));
-    body.replaceChildren(...(rows.length ? rows.map(row) : [across(filtered ? nothingMatches() : empty())]));
-    table.tHead.hidden = !rows.length;
     const pages = matching === undefined ? undefined : Math.max(1, Math.ceil(matching / perPage));
+    if (query.page > pages) { // the list has become shorter
+      void go(pages);
+      return;
+    }
+    const filtered = filters.some((filter) => query[filter.name] !== (filter.value ?? ""));
+    renew(body, ...(rows.length ? rows.map(row) : [across(filtered ? nothingMatches() : empty())]));
+    table.tHead.hidden = !rows.length;
     counted.textContent = matching === undefined ? "" : `${number(matching)} matching${matchingBytes === undefined ? "" : `, ${bytes(matchingBytes)}`}`;
     page.textContent = pages === undefined ? `Page ${query.page}` : `Page ${number(query.page)} of ${number(pages)}`;
     before.disabled = query.page <= 1;
