@@ -399,6 +399,8 @@ def test_the_plan_under_review_is_not_exchanged(site: Site, visitor: Visitor) ->
     newer.click()
     expect(page.get_by_role("button", name="Run this plan: 1 file…")).to_be_visible()
     expect(newer).to_have_count(0)
+    expect(page.locator("#plan tbody tr")).not_to_have_count(0)
+    expect(page.locator("[aria-busy='true']:visible")).to_have_count(0)  # else its list would be asked of the server
 
 
 def test_a_list_that_has_become_shorter_is_shown_at_its_end(visitor: Visitor) -> None:
@@ -580,6 +582,7 @@ def test_a_run_is_not_taken_for_that_of_a_plan_that_came_meanwhile(site: Site, v
     assert [url for url in applied if f"/plans/{mine}/apply" in url] == applied != []
     expect(page.locator("#live-run")).to_be_empty()
     expect(plan).to_be_enabled()
+    expect(page.locator("[aria-busy='true']:visible")).to_have_count(0)
 
 
 def test_the_button_to_try_again_keeps_the_focus(visitor: Visitor) -> None:
