@@ -170,6 +170,16 @@ def _hash(archive: int, offset: int, length: int) -> str:
     return digest.hexdigest()
 
 
+def unpack_small(archive: int, frame: Frame) -> bytes:
+    """Return all that a frame of small members holds. Raises OSError when it is not whole, or none of ours."""
+    raw = bytearray()
+    for block in unpack(archive, frame.offset, frame.length):
+        raw += block
+        if len(raw) > 2 * FRAME_BYTES:  # 1 MiB of packed zeros would be 30 GiB of memory
+            raise OSError("the archive is damaged: a frame holds more than was ever packed into one")
+    return bytes(raw)
+
+
 def unpack(archive: int, offset: int, length: int) -> Iterator[bytes]:
     """Yield what one frame holds, in blocks. Raises OSError when it is not a whole frame."""
     # Not by decompressobj: it returns all that a chunk unpacks to, and 1 MiB of packed zeros is 30 GiB of them.
@@ -186,6 +196,9 @@ class _Packed:
     """One frame of an archive, as a file that ends where the frame does."""
 
     def __init__(self, archive: int, offset: int, length: int) -> None:
+        """Raise OSError for a frame that does not lie in the archive, as a forged receipt may say."""
+        if offset < 0 or length < 0 or offset + length > os.fstat(archive).st_size:
+            raise OSError("the archive was cut off")
         self._archive, self._offset, self._left = archive, offset, length
 
     def read(self, size: int) -> bytes:

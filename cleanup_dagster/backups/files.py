@@ -10,12 +10,13 @@ import hashlib
 import itertools
 import os
 import shutil
+import stat
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import contextmanager
 from fnmatch import fnmatch
 from pathlib import Path
 
-from cleanup_dagster.backups.archive import FRAME_BYTES, read_member, unpack
+from cleanup_dagster.backups.archive import FRAME_BYTES, read_member, unpack_small
 from cleanup_dagster.backups.manifest import WHOLE, Part
 from cleanup_dagster.backups.source import SourceError, read_source
 from cleanup_dagster.backups.staged import Staged
@@ -210,9 +211,13 @@ class FileBackups:
             os.unlink(replica_of(self.path, self._run, target).name, dir_fd=self._directories.open(_REPLICAS))
 
     def open_copy(self, place: str) -> int:
-        """Open one copy for reading. Raises OSError when it is not there."""
+        """Open one copy for reading. Raises OSError when it is not there, or is no regular file."""
         directory, name = split(place)
-        return os.open(to_os(name), OPEN_FILE, dir_fd=self._directories.open(directory))
+        copy = os.open(to_os(name), OPEN_FILE, dir_fd=self._directories.open(directory))
+        if not stat.S_ISREG(os.fstat(copy).st_mode):
+            os.close(copy)
+            raise OSError("it is no regular file any more")
+        return copy
 
     def blocks(self, receipt: Receipt) -> Iterator[bytes]:
         """Yield the bytes of one file's backup. Raises OSError when it is not there, or an archive is not whole."""
@@ -234,7 +239,7 @@ class FileBackups:
         if self._frame[:2] != (archive, frame.offset):
             copy = self.open_copy(archive)
             try:
-                self._frame = (archive, frame.offset, b"".join(unpack(copy, frame.offset, frame.length)))
+                self._frame = (archive, frame.offset, unpack_small(copy, frame))
             finally:
                 os.close(copy)
         content = self._frame[2][frame.inner : frame.inner + size]

@@ -1,18 +1,22 @@
 """Archives that were cut off, damaged, swapped or orphaned, and names that tar finds hard."""
 
+import gzip
 import os
 import shutil
 import subprocess
+import tracemalloc
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import zstandard
 from msgspec import structs
 
-from cleanup_dagster.backups.archive import ArchiveWriter
+from cleanup_dagster.backups.archive import FRAME_BYTES, ArchiveWriter, tar_header
 from cleanup_dagster.backups.files import open_file_backups
 from cleanup_dagster.backups.staged import Staged
 from cleanup_dagster.filesystem.identity import identify
-from cleanup_dagster.retention.models import Identity, Receipt
+from cleanup_dagster.retention.models import Frame, Identity, Receipt
 
 pytestmark = pytest.mark.skipif(not shutil.which("zstd"), reason="GNU tar asks the program zstd, which is not here")
 
@@ -116,6 +120,95 @@ def test_a_foreign_archive_in_its_place_is_not_believed(tmp_path: Path, store: P
     assert all(problems(store, receipts))
     (store / "a.tar.zst").write_bytes(b"no archive at all" * 100)
     assert all(problems(store, receipts))
+
+
+FOREIGN: dict[str, tuple[Callable[[Path], object], str]] = {
+    "empty": (Path.touch, "cut off"),
+    "gzip": (lambda place: place.write_bytes(gzip.compress(os.urandom(9_000))), "damaged"),
+    "directory": (Path.mkdir, "no regular file"),
+    "FIFO": (os.mkfifo, "no regular file"),
+    "symbolic link": (lambda place: place.symlink_to(place.with_name("sound")), "symbolic link"),
+}
+
+
+@pytest.mark.parametrize("kind", FOREIGN)
+def test_whatever_else_has_an_archives_name_is_not_read_and_nobody_waits_for_it(
+    tmp_path: Path, store: Path, kind: str
+) -> None:
+    receipts = pack(store / "a.tar.zst", *make(tmp_path / "sources", ["a", "b"]), large_file(tmp_path))
+    (store / "a.tar.zst").rename(store / "sound")
+    put, said = FOREIGN[kind]
+    put(store / "a.tar.zst")
+    assert [said in (problem or "") for problem in problems(store, receipts)] == [True] * 3
+
+
+def large_file(directory: Path) -> Path:
+    """A file that has a frame of its own."""
+    (directory / "large").write_bytes(bytes(FRAME_BYTES + 1))
+    return directory / "large"
+
+
+def test_a_flipped_bit_of_a_frames_own_checksum_is_damage(tmp_path: Path, store: Path) -> None:
+    first, second = pack(store / "a.tar.zst", *large(tmp_path / "sources", ["a", "b"]))
+    assert first.frame is not None
+    content = bytearray((store / "a.tar.zst").read_bytes())
+    content[first.frame.offset + first.frame.length - 1] ^= 1
+    (store / "a.tar.zst").write_bytes(content)
+    assert problems(store, [first, second])[1] is None
+    assert "checksum" in (problems(store, [first])[0] or "")
+
+
+def test_a_frame_that_unpacks_to_very_much_is_no_way_to_take_the_memory(tmp_path: Path, store: Path) -> None:
+    """Packed zeros: 16 KiB of them unpack to half a gigabyte."""
+    (receipt,) = pack(store / "a.tar.zst", *make(tmp_path / "sources", ["a"]))
+    bomb = zstandard.ZstdCompressor(level=1).compress(bytes(512 << 20))
+    (store / "a.tar.zst").write_bytes(bomb)
+    forged = structs.replace(receipt, frame=Frame(0, len(bomb), 512))
+    tracemalloc.start()
+    (said,) = problems(store, [forged])
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert "more than was ever packed" in (said or "")
+    assert peak < 32 << 20
+
+
+@pytest.mark.parametrize("size", [1_000, FRAME_BYTES + 1])
+@pytest.mark.parametrize(
+    "frame", [Frame(1 << 40, 10, 0), Frame(0, 1 << 60, 0), Frame(1 << 70, 1, 0), Frame(-1, 9, 0), Frame(0, -9, 0)]
+)
+def test_a_frame_that_a_forged_receipt_places_outside_the_archive_is_only_missing(
+    tmp_path: Path, store: Path, frame: Frame, size: int
+) -> None:
+    (receipt,) = pack(store / "a.tar.zst", *make(tmp_path / "sources", ["a"]))
+    identity = structs.replace(receipt.identity, size=size)
+    forged = structs.replace(receipt, frame=frame, identity=identity)
+    assert problems(store, [forged]) == ["it cannot be read: the archive was cut off"]
+
+
+@pytest.mark.parametrize("inner", [-1, 1 << 40, 1 << 70])
+def test_a_place_outside_its_frame_is_damage(tmp_path: Path, store: Path, inner: int) -> None:
+    (receipt,) = pack(store / "a.tar.zst", *make(tmp_path / "sources", ["a"]))
+    assert receipt.frame is not None
+    frame = structs.replace(receipt.frame, inner=inner)
+    for size in (1_001, FRAME_BYTES + 1):
+        forged = structs.replace(receipt, frame=frame, identity=structs.replace(receipt.identity, size=size))
+        assert problems(store, [forged]) != [None]
+
+
+def test_tar_reads_sizes_over_8_gib(tmp_path: Path) -> None:
+    """By headers with holes behind them: zeros that nobody has to write."""
+    size, tar = 9 << 30, tmp_path / "a.tar"
+    identity = Identity(1, 2, size, 1_700_000_000_000_000_000, 0, 0, 0o100644)
+    with tar.open("wb") as file:
+        file.write(tar_header("n" * 120, identity, size))
+        file.seek(size, os.SEEK_CUR)
+        file.write(tar_header("after", identity, 0))
+        file.truncate(file.tell() + 1_024)
+    said = subprocess.run(["tar", "-tvf", tar], check=True, capture_output=True, text=True, timeout=60).stdout
+    assert [(line.split()[2], line.split()[-1]) for line in said.splitlines()] == [
+        (str(size), "n" * 120),
+        ("0", "after"),
+    ]
 
 
 def test_what_was_not_finished_is_usable_up_to_its_last_frame(tmp_path: Path, store: Path) -> None:
