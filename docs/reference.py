@@ -27,7 +27,7 @@ _TIMES = (("w", 604_800), ("d", 86_400), ("h", 3_600), ("m", 60))
 #: What the model leaves to the moment of loading.
 _DEPENDS: dict[tuple[str, ...], str] = {
     ("state_dir",): "`$DAGSTER_HOME/cleanup`, else the user's state directory",
-    ("workers",): "the cores, up to 4",
+    ("workers",): "the cores this process may use, up to 4",
     ("targets", "patterns"): '`["operation_*.json"]` for kind operations, else `["*"]`',
     ("targets", "excludes"): "`[]`; for data_type dbt_logs what dbt loads, as shown above; for temp_files see below",
     ("targets", "recursive"): "`false` for kind operations, else `true`",

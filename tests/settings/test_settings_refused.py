@@ -140,7 +140,18 @@ LIMIT_KEYS = "allow_volatile_backup, free_space_reserve, max_bytes, max_files, m
             "state_dir: /etc",
             "cleanup.yaml: state_dir: '/etc' lies in the system directory /etc; name a directory of your own",
         ),
-        ("workers: 2026-01-31", "cleanup.yaml: workers: 2026-01-31 is not a whole number from 1 to 64"),
+        *(
+            (f"workers: {text}", f"cleanup.yaml: workers: {said} is not a whole number from 1 to 64")
+            for text, said in (
+                ("2026-01-31", "2026-01-31"),
+                ("0", "0"),
+                ("65", "65"),
+                ("1000", "1000"),
+                ("two", "'two'"),
+                ("2.5", "2.5"),
+                ("true", "true"),
+            )
+        ),
         ("state_dir: /", "cleanup.yaml: state_dir: '/' is the root of the file system; name a directory of your own"),
         ("backup: {directory: ''}", "cleanup.yaml: backup.directory: '' is empty; write an absolute path"),
         (
@@ -187,6 +198,10 @@ LIMIT_KEYS = "allow_volatile_backup, free_space_reserve, max_bytes, max_files, m
         (one_target("name: Logs"), f"{T0}.name: 'Logs' is not a name of 1 to 40 lower-case letters, digits and _"),
         (one_target('name: "a\\n"'), f"{T0}.name: 'a\\n' is not a name of 1 to 40 lower-case letters, digits and _"),
         (one_target("kind: file"), f"{T0}.kind: 'file' is not operations, files or dagster_runs"),
+        *(
+            (one_target(f"format: {text}"), f"{T0}.format: {said} is not files or archive")
+            for text, said in (("zip", "'zip'"), ("7", "7"), ("null", "null"), ("[archive]", "['archive']"))
+        ),
         (one_target("kind: [a]"), f"{T0}.kind: ['a'] is not operations, files or dagster_runs"),
         ("targets: [{name: a, kind: operations}]", f"{T0}.root: is missing; it must be an absolute path"),
         (
