@@ -2,8 +2,9 @@
 
 Plain subprocesses rather than `multiprocessing`: its spawn imports the parent's main module again, which under Dagster
 is Dagster (2.5 s a worker, against 0.3 s). Parent and worker speak over a socket pair. A worker that dies is a failed
-shard, never a hang: its end of the socket closes. A parent that dies takes its workers with it: they notice at their
-next batch, and until then they hold the lock of live runs open, so that nobody recovers under their hands.
+shard, never a hang: its end of the socket closes, and one that does nothing any more is killed. A parent that dies
+takes its workers with it: they notice at their next batch, and until then they hold the lock of live runs open, so that
+nobody recovers under their hands.
 """
 
 import math
@@ -18,6 +19,7 @@ from typing import TypeVar, cast
 from msgspec import Struct
 
 from cleanup_dagster.interpreter import command_of
+from cleanup_dagster.stuck import PATIENCE_SECONDS, Watch
 
 _TICK_SECONDS = 0.5
 #: A worker that has not heard from its parent for so long waits for it: what it knows may be true no more.
@@ -98,6 +100,7 @@ class Handle:
             start_new_session=True,  # Ctrl-C is for the parent, which stops its workers between batches
         )
         theirs.close()
+        self._watch = Watch(self._process.pid)
         self.tell(job)
 
     def tell(self, message: object) -> None:
@@ -116,6 +119,12 @@ class Handle:
             return content
         self._end(WorkerError(content) if kind == "failed" else content)
         return 0
+
+    def look_after(self) -> None:
+        """Kill the process when it does nothing any more, so that it is a shard that failed."""
+        if not self.finished and self._watch.is_stuck():
+            self._process.kill()
+            self._end(WorkerError(f"a worker process did nothing for {PATIENCE_SECONDS:.0f} seconds and was killed"))
 
     def close(self) -> None:
         """End the process, whatever it is doing, and wait for it."""
@@ -157,6 +166,8 @@ def run_shards(
             try:
                 ready = wait([worker.connection for worker in pending], timeout=_TICK_SECONDS)
                 done = sum(worker.receive() for worker in pending if worker.connection in ready)
+                for worker in pending:
+                    worker.look_after()
                 if stopping is None:
                     progress(done)
                     if time.monotonic() >= due:

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from service_helpers import MANUAL, Ended, Platform, files, left_behind, request, scan_all
 
-from cleanup_dagster import applying, planning, workers
+from cleanup_dagster import applying, planning, stuck, workers
 from cleanup_dagster.backups import manifest
 from cleanup_dagster.backups.files import open_file_backups
 from cleanup_dagster.backups.manifest import read_header, read_manifest
@@ -23,7 +23,7 @@ from cleanup_dagster.handles import BackedUp, Plan
 from cleanup_dagster.installation import Progress, RunLockedError
 from cleanup_dagster.judging import JudgeTask
 from cleanup_dagster.retention.models import Receipt, State, Verdict
-from cleanup_dagster.workers import Channel, Job, StoppedError, WorkerError, run_shards
+from cleanup_dagster.workers import Channel, Handle, Job, StoppedError, WorkerError, run_shards
 
 #: So many that each of two workers has several batches to delete, and several frames of the plan to take them from.
 _MANY, _BATCH, _FRAME = 1_600, 32, 200
@@ -138,44 +138,91 @@ def children() -> list[int]:
 
 
 @pytest.fixture
-def killing(monkeypatch: pytest.MonkeyPatch) -> Generator[Callable[[str], None]]:
-    """Say in which stage the first worker is killed, once a batch of it was reported."""
-    true = run_shards
-    killed: list[int] = []
+def striking(monkeypatch: pytest.MonkeyPatch) -> Generator[Callable[[str, int], None]]:
+    """Say in which stage the first worker gets which signal: killed it is once a batch was reported.
 
-    def arm(stage: str) -> None:
+    In judging, and where it is to hang, it gets it as it starts: else it may be done before it notices.
+    """
+    true, tell = run_shards, Handle.tell
+    struck: list[int] = []
+
+    def arm(stage: str, sign: int) -> None:
         def run(jobs: Sequence[Job], progress: Callable[[int], None], *others: object) -> list[object]:
             def report(count: int) -> None:
-                if count and jobs[0].stage == stage and not killed and (alive := children()):
-                    os.kill(alive[0], signal.SIGKILL)
-                    killed.append(alive[0])
+                if count and jobs[0].stage == stage and not struck and (alive := children()):
+                    os.kill(alive[0], sign)
+                    struck.append(alive[0])
                 progress(count)
 
             return true(jobs, report, *others)  # type: ignore[arg-type]
 
+        def told(self: Handle, message: object) -> None:
+            at_once = stage == "judge" or sign == signal.SIGSTOP
+            if isinstance(message, Job) and message.stage == stage and at_once and not struck:
+                struck.extend(children())
+                os.kill(struck[0], sign)
+            tell(self, message)
+
         monkeypatch.setattr(applying, "run_shards", run)
+        monkeypatch.setattr(Handle, "tell", told)
 
     yield arm
+    assert len(struck) == 1
     assert children() == []
 
 
-def test_a_worker_killed_in_its_back_up_deletes_nothing(many: Platform, killing: Callable[[str], None]) -> None:
-    killing("back_up")
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two seconds in which a worker does nothing are enough."""
+    monkeypatch.setattr(stuck, "PATIENCE_SECONDS", 2.0)
+    monkeypatch.setattr(stuck, "_LOOK_SECONDS", 0.2)
+
+
+ENDS = [(signal.SIGKILL, "a worker process died (SIGKILL)"), (signal.SIGSTOP, "a worker process did nothing for ")]
+
+
+@pytest.mark.usefixtures("impatient")
+@pytest.mark.parametrize(("sign", "said"), ENDS)
+def test_a_worker_that_dies_or_hangs_in_judging_fails_its_target(
+    many: Platform, striking: Callable[[str, int], None], sign: int, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(planning, "WORTH_WORKERS", 10)
+    striking("judge", sign)
     ended = many.run()
-    assert ended.report.problems == ("logs: a worker process died (SIGKILL); nothing of it was deleted",)
+    (problem,) = ended.report.problems
+    assert said in problem
+    assert len(files(many.logs)) == _MANY
+    assert left_behind(many.home) == []
+    assert many.run().report.status == "done"
+    assert files(many.logs) == set()
+
+
+@pytest.mark.usefixtures("impatient")
+@pytest.mark.parametrize(("sign", "said"), ENDS)
+def test_a_worker_killed_in_its_back_up_deletes_nothing(
+    many: Platform, striking: Callable[[str, int], None], sign: int, said: str
+) -> None:
+    striking("back_up", sign)
+    ended = many.run()
+    (problem,) = ended.report.problems
+    assert said in problem
+    assert problem.endswith("; nothing of it was deleted")
     assert len(files(many.logs)) == _MANY
     assert {path for path in files(many.backups) if not path.startswith("cleanup_")} == set()
     assert left_behind(many.home) == []
     assert list((many.state / "manifests" / ended.run.request.run_id).glob("*receipts*")) == []
 
 
+@pytest.mark.usefixtures("impatient")
+@pytest.mark.parametrize(("sign", "said"), ENDS)
 def test_a_worker_killed_in_its_deletion_is_accounted_for_file_by_file(
-    many: Platform, killing: Callable[[str], None]
+    many: Platform, striking: Callable[[str, int], None], sign: int, said: str
 ) -> None:
-    killing("delete")
+    striking("delete", sign)
     ended = many.run()
     assert len(ended.report.problems) == 1
-    assert "a worker process died (SIGKILL); it stopped there; what was left is untouched" in ended.report.problems[0]
+    assert said in ended.report.problems[0]
+    assert "; it stopped there; what was left is untouched" in ended.report.problems[0]
     assert_accounted_for(many, ended)
     following = many.run()
     assert following.report.status == "done"
