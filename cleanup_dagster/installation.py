@@ -199,8 +199,24 @@ class Installation:
         if not at_work:
             return "another live run is just beginning; try again when it has ended"
         run = at_work[-1]
+        doing = "wait for it, or end that process"
+        if run.host == socket.gethostname() and not _is_alive(run.pid):
+            doing = (  # a worker process of it, say, that somebody stopped by a signal, or a step in a process of its own
+                "that process is gone, but another one that works for the run, or settles it, is not: try again in a "
+                "minute; should that last, find it by pgrep -af cleanup_dagster and end it"
+            )
         return (
             f"run {run.run_id} is at work: process {run.pid} on {run.host}, "
             f"started {from_ns(run.started_ns):%Y-%m-%d %H:%M:%S} UTC, "
-            f"last sign of life {from_ns(run.heartbeat_ns):%Y-%m-%d %H:%M:%S} UTC; wait for it, or end that process"
+            f"last sign of life {from_ns(run.heartbeat_ns):%Y-%m-%d %H:%M:%S} UTC; {doing}"
         )
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except (OSError, OverflowError):  # another user's
+        return True
+    return True

@@ -78,6 +78,20 @@ def test_a_second_live_run_is_refused_naming_the_first_until_that_dies(either: P
     assert either.ask("SELECT status FROM cleanup_runs WHERE run_id = 'at-work'") == [("interrupted",)]
 
 
+def test_a_lock_whose_process_is_gone_is_said_to_be_held_by_another(platform: Platform) -> None:
+    """A worker of a killed run, say, that somebody stopped: its parent cannot be waited for, nor ended."""
+    with subprocess.Popen(["true"]) as gone:
+        gone.wait()
+    with platform.service() as service:
+        service.begin(request(run_id="at-work"))
+        platform.sql(f"UPDATE cleanup_runs SET pid = {gone.pid}")  # noqa: S608
+        with pytest.raises(RunLockedError, match=rf"process {gone.pid} on .* that process is gone, but another one"):
+            platform.run()
+        platform.sql(f"UPDATE cleanup_runs SET pid = {gone.pid}, host = 'elsewhere'")  # noqa: S608
+        with pytest.raises(RunLockedError, match="wait for it, or end that process"):
+            platform.run()
+
+
 def test_two_hosts_that_share_a_database_exclude_each_other(postgres: Platform, tmp_path: Path) -> None:
     """Two state directories: the lock on this host cannot tell, Postgres can."""
     process = at_work(postgres)
