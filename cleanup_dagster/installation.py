@@ -201,7 +201,7 @@ class Installation:
         run = at_work[-1]
         doing = "wait for it, or end that process"
         if run.host == socket.gethostname() and not _is_alive(run.pid):
-            doing = (  # a worker process of it, say, that somebody stopped by a signal, or a step in a process of its own
+            doing = (  # a worker of it that somebody stopped by a signal, say, or a step in a process of its own
                 "that process is gone, but another one that works for the run, or settles it, is not: try again in a "
                 "minute; should that last, find it by pgrep -af cleanup_dagster and end it"
             )

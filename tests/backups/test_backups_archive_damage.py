@@ -211,6 +211,25 @@ def test_tar_reads_sizes_over_8_gib(tmp_path: Path) -> None:
     ]
 
 
+def test_one_file_is_read_without_touching_the_others(
+    tmp_path: Path, store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    receipts = pack(store / "a.tar.zst", *large(tmp_path / "sources", [str(number) for number in range(20)]))
+    wanted = receipts[13]
+    assert wanted.frame is not None
+    read: list[tuple[int, int]] = []
+    true = os.pread
+
+    def watched(fd: int, size: int, offset: int) -> bytes:
+        read.append((offset, size))
+        return true(fd, size, offset)
+
+    monkeypatch.setattr(os, "pread", watched)
+    assert problems(store, [wanted]) == [None]
+    assert sum(size for _, size in read) == wanted.frame.length < (store / "a.tar.zst").stat().st_size / 10
+    assert min(offset for offset, _ in read) == wanted.frame.offset
+
+
 def test_what_was_not_finished_is_usable_up_to_its_last_frame(tmp_path: Path, store: Path) -> None:
     receipts = pack(store / "a.tar.zst", *make(tmp_path / "sources", ["a", "b"]), finish=False)
     with (store / "a.tar.zst").open("ab") as file:

@@ -61,6 +61,31 @@ def test_what_is_listed_goes_when_it_has_expired_and_not_before(each_format: Pla
         assert service.backups() == []
 
 
+def test_runs_of_both_formats_share_a_backup_directory(platform: Platform) -> None:
+    """The format was changed between two runs, and back; each is listed, verified, restored and pruned by itself."""
+    runs: dict[str, str] = {}
+    for day, kind in enumerate(("files", "archive", "files", "archive")):
+        platform.target("logs")["format"] = kind
+        platform.log("the same.log", 31, f"of day {day}")
+        platform.log(f"d/{day}.log", 31)
+        runs[clean(platform)] = f"of day {day}"
+        platform.clock.advance(days=1)
+    with platform.service() as service:
+        assert {backups.run_id: backups.files for backups in service.backups()} == dict.fromkeys(runs, 2)
+    assert verify(platform).sound.files == 8
+    for day, (run_id, content) in enumerate(runs.items()):
+        assert undo(platform, run_id).problems == ()
+        assert (platform.logs / "the same.log").read_text() == content
+        (platform.logs / "the same.log").unlink()
+        (platform.logs / f"d/{day}.log").unlink()
+    for left in (3, 2, 1, 0):
+        platform.clock.advance(days=1 if left < 3 else 3.5)
+        assert platform.run().pruned.copies.files == 2
+        found = verify(platform)
+        assert (found.sound.files, found.damaged) == (2 * left, ())
+    assert copies(platform) == []
+
+
 def test_sound_backups_verify(each_format: Platform) -> None:
     each_format.log("a.log", 31, "four")
     each_format.operation("old", 91)

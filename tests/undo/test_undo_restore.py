@@ -1,14 +1,20 @@
 """Undo: what a run deleted comes back as it was, to its own place or nowhere, and over nothing."""
 
 import os
+import re
+import shutil
 import stat
+import subprocess
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from service_helpers import Platform, files, left_behind, request, whole_run
 from undo_helpers import clean, contents, copies, counts, receipts_of, three_logs, undo, without_nameless_files
 
+from cleanup_dagster import applying
+from cleanup_dagster.backups import manifest
 from cleanup_dagster.backups import restore as restoring_one
 from cleanup_dagster.handles import BackedUp, Deleted
 from cleanup_dagster.retention.models import RestoreState
@@ -250,3 +256,34 @@ def test_a_file_that_appears_at_the_last_moment_stays(
     assert counts(undo(platform, run_id)) == {EXISTS: 1}
     assert path.read_text() == "newer"
     assert left_behind(platform.home) == []
+
+
+@pytest.mark.skipif(not shutil.which("zstd"), reason="GNU tar asks the program zstd, which is not here")
+def test_the_commands_that_are_shown_put_archives_back_and_the_next_run_leaves_them(
+    platform: Platform, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(manifest, "_ROWS_PER_FRAME", 3)
+    monkeypatch.setattr(applying, "WORTH_WORKERS", 1)
+    platform.config["workers"] = 2
+    platform.target("logs")["format"] = "archive"
+    for name in ("run/shop/orders.sql", "-rf", "new\nline", os.fsdecode(b"\xff\xfe"), "n" * 200, "newer", "space "):
+        platform.log(name, 31, f"{name!r}")
+    before = {name: (platform.logs / name).read_bytes() for name in files(platform.logs)}
+    run_id = clean(platform)
+    assert len(copies(platform)) == 2
+    assert files(platform.logs) == set()
+    newer = platform.log("newer", 0, "newer than the backup")
+    shown = (Path(__file__).parents[2] / "docs/operating.md").read_text(encoding="utf-8")
+    (commands,) = (block for block in re.findall(r"```sh\n(.*?)```", shown, re.DOTALL) if "tar --zstd" in block)
+    for example, ours in (
+        ("/tmp/cleanup_backups/dbt_target.1a2b3c4d-", f"{platform.backups}/logs.{run_id[:8]}-"),  # noqa: S108
+        ("/srv/dbt/target", str(platform.logs)),
+    ):
+        assert example in commands
+        commands = commands.replace(example, ours)
+    listed = subprocess.run(["sh", "-ec", commands], check=True, capture_output=True, text=True).stdout
+    assert len(listed.splitlines()) == len(before)
+    assert newer.read_text() == "newer than the backup"
+    platform.run()
+    there = {name: (platform.logs / name).read_bytes() for name in files(platform.logs)}
+    assert there == before | {"newer": b"newer than the backup"}
