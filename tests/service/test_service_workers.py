@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor, TimeoutError  # noqa: A004  another one before Python 3.11
+from contextlib import suppress
 from multiprocessing.connection import Pipe
 from pathlib import Path
 
@@ -132,42 +133,89 @@ def test_a_worker_that_dies_fails_its_target_and_the_others_go_on(
 
 def children() -> list[int]:
     """Return the worker processes of this one."""
-    tasks = Path("/proc/self/task").iterdir()
-    found = [int(pid) for task in tasks for pid in (task / "children").read_text().split()]
-    return [pid for pid in found if b"cleanup_dagster.worker" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+    found: list[int] = []
+    for task in Path("/proc/self/task").iterdir():
+        with suppress(OSError):  # a thread that ends just now
+            found += map(int, (task / "children").read_text().split())
+    return [pid for pid in found if b"cleanup_dagster.worker" in command_line(pid)]
+
+
+def command_line(pid: int) -> bytes:
+    """Return what a process was started by, nothing when it is gone."""
+    with suppress(OSError):
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    return b""
+
+
+def at_work_on_an_archive(over: int) -> int | None:
+    """Return the worker that has written more than so many bytes of its archive and not closed it yet."""
+    for pid in children():
+        with suppress(OSError):  # it ends just now
+            for link in Path(f"/proc/{pid}/fd").iterdir():
+                if link.readlink().name.endswith(".tar.zst") and link.stat().st_size > over:
+                    return pid
+    return None
+
+
+class Striker:
+    """Sends a worker a signal in a stage.
+
+    It gets it as it starts, so that it cannot be done before it notices. SIGKILL it gets in the middle of the work: of
+    its archive, or once a batch of deletions was reported.
+    """
+
+    def __init__(self, threads: ThreadPoolExecutor) -> None:
+        self._threads = threads
+        self._stage, self._sign, self._at_once = "", signal.SIGKILL, False
+        self.struck: list[int] = []
+
+    def arm(self, stage: str, sign: signal.Signals) -> None:
+        self._stage, self._sign, self._at_once = stage, sign, stage == "judge" or sign == signal.SIGSTOP
+
+    def starts(self, job: Job) -> None:
+        if job.stage == self._stage and not self.struck:
+            if self._at_once:
+                self._strike(children()[0])
+            elif job.stage == "back_up":
+                self._threads.submit(self._in_mid_archive)
+
+    def reports(self, stage: str, count: int) -> None:
+        if count and stage == self._stage == "delete" and not self.struck and (alive := children()):
+            self._strike(alive[0])
+
+    def _in_mid_archive(self) -> None:
+        deadline = time.monotonic() + 60
+        while not self.struck and time.monotonic() < deadline:
+            if (pid := at_work_on_an_archive(1 << 20)) is not None:
+                self._strike(pid)
+
+    def _strike(self, pid: int) -> None:
+        self.struck.append(pid)
+        os.kill(pid, self._sign)
 
 
 @pytest.fixture
-def striking(monkeypatch: pytest.MonkeyPatch) -> Generator[Callable[[str, int], None]]:
-    """Say in which stage the first worker gets which signal: killed it is once a batch was reported.
-
-    In judging, and where it is to hang, it gets it as it starts: else it may be done before it notices.
-    """
+def striking(monkeypatch: pytest.MonkeyPatch) -> Generator[Striker]:
     true, tell = run_shards, Handle.tell
-    struck: list[int] = []
+    with ThreadPoolExecutor(1) as threads:
+        striker = Striker(threads)
 
-    def arm(stage: str, sign: int) -> None:
         def run(jobs: Sequence[Job], progress: Callable[[int], None], *others: object) -> list[object]:
             def report(count: int) -> None:
-                if count and jobs[0].stage == stage and not struck and (alive := children()):
-                    os.kill(alive[0], sign)
-                    struck.append(alive[0])
+                striker.reports(jobs[0].stage, count)
                 progress(count)
 
             return true(jobs, report, *others)  # type: ignore[arg-type]
 
         def told(self: Handle, message: object) -> None:
-            at_once = stage == "judge" or sign == signal.SIGSTOP
-            if isinstance(message, Job) and message.stage == stage and at_once and not struck:
-                struck.extend(children())
-                os.kill(struck[0], sign)
+            if isinstance(message, Job):
+                striker.starts(message)
             tell(self, message)
 
         monkeypatch.setattr(applying, "run_shards", run)
         monkeypatch.setattr(Handle, "tell", told)
-
-    yield arm
-    assert len(struck) == 1
+        yield striker
+    assert len(striker.struck) == 1
     assert children() == []
 
 
@@ -184,10 +232,10 @@ ENDS = [(signal.SIGKILL, "a worker process died (SIGKILL)"), (signal.SIGSTOP, "a
 @pytest.mark.usefixtures("impatient")
 @pytest.mark.parametrize(("sign", "said"), ENDS)
 def test_a_worker_that_dies_or_hangs_in_judging_fails_its_target(
-    many: Platform, striking: Callable[[str, int], None], sign: int, said: str, monkeypatch: pytest.MonkeyPatch
+    many: Platform, striking: Striker, sign: signal.Signals, said: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(planning, "WORTH_WORKERS", 10)
-    striking("judge", sign)
+    striking.arm("judge", sign)
     ended = many.run()
     (problem,) = ended.report.problems
     assert said in problem
@@ -200,9 +248,12 @@ def test_a_worker_that_dies_or_hangs_in_judging_fails_its_target(
 @pytest.mark.usefixtures("impatient")
 @pytest.mark.parametrize(("sign", "said"), ENDS)
 def test_a_worker_killed_in_its_back_up_deletes_nothing(
-    many: Platform, striking: Callable[[str, int], None], sign: int, said: str
+    many: Platform, striking: Striker, sign: signal.Signals, said: str
 ) -> None:
-    striking("back_up", sign)
+    large = many.log("0/0.log", 31)
+    large.write_bytes(os.urandom(64 << 20))  # so that there is a middle of the archive
+    os.utime(large, (0, 0))
+    striking.arm("back_up", sign)
     ended = many.run()
     (problem,) = ended.report.problems
     assert said in problem
@@ -216,9 +267,9 @@ def test_a_worker_killed_in_its_back_up_deletes_nothing(
 @pytest.mark.usefixtures("impatient")
 @pytest.mark.parametrize(("sign", "said"), ENDS)
 def test_a_worker_killed_in_its_deletion_is_accounted_for_file_by_file(
-    many: Platform, striking: Callable[[str, int], None], sign: int, said: str
+    many: Platform, striking: Striker, sign: signal.Signals, said: str
 ) -> None:
-    striking("delete", sign)
+    striking.arm("delete", sign)
     ended = many.run()
     assert len(ended.report.problems) == 1
     assert said in ended.report.problems[0]
