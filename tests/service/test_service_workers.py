@@ -175,7 +175,9 @@ class Striker:
     def starts(self, job: Job) -> None:
         if job.stage == self._stage and not self.struck:
             if self._at_once:
-                self._strike(children()[0])
+                while not (alive := children()):  # it has no command line yet for a moment after its start
+                    time.sleep(0.001)
+                self._strike(alive[0])
             elif job.stage == "back_up":
                 self._threads.submit(self._in_mid_archive)
 
