@@ -1,7 +1,7 @@
 # ruff: noqa: INP001, S603, S607 - a script, no package; it starts the programs it measures
 """What a cleanup costs, side by side with what people would use instead, all of it measured in one run.
 
-    .venv/bin/python benchmarks/cleanup.py [--files N] [--layout flat|nested] [--only CASE,...] [--json FILE]
+    .venv/bin/python benchmarks/cleanup.py [--files N] [--layout flat|nested] [--rounds N] [--only CASE;...]
 
 Makes N expired and N fresh operation files of about 1.1 KB, and lets every case clean the same tree, each in a fresh
 copy. As root they lie on a journaled ext4 image of its own (else in a temporary directory), and the output says so. The
@@ -319,6 +319,12 @@ def measure(case: str, trees: Trees, files: int) -> dict[str, Any]:
         return {**result, "files": files, "stored": tree.stored()}
 
 
+def typical(rounds: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return the round that took the median time, and how long each of them took."""
+    ordered = sorted(rounds, key=lambda result: result["seconds"])
+    return {**ordered[len(ordered) // 2], "rounds": [result["seconds"] for result in ordered]}
+
+
 def table(layout: str, filesystem: str, results: dict[str, dict[str, Any]]) -> Table:
     """Return the results of one layout for people."""
     files = max(result["files"] for result in results.values())
@@ -333,7 +339,7 @@ def table(layout: str, filesystem: str, results: dict[str, dict[str, Any]]) -> T
         sampled = f" (from {result['sample']:,} files)" if "sample" in result else ""
         drawn.add_row(
             case + sampled,
-            f"{result['seconds']:,.1f}",
+            _seconds(result),
             f"{result['cpu']:,.1f}",
             f"{result['files'] / result['seconds']:,.0f}",
             f"{result['rss'] / 2**20:,.0f} MB",
@@ -343,11 +349,18 @@ def table(layout: str, filesystem: str, results: dict[str, dict[str, Any]]) -> T
     return drawn
 
 
+def _seconds(result: dict[str, Any]) -> str:
+    times = result["rounds"]
+    between = f" ({times[0]:,.1f} to {times[-1]:,.1f})" if len(times) > 1 else ""
+    return f"{result['seconds']:,.1f}{between}"
+
+
 def main() -> None:
     """Measure what was asked for, and print it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--files", type=int, default=200_000, help="expired files, and as many fresh ones")
     parser.add_argument("--layout", choices=["flat", "nested"], help="default: both")
+    parser.add_argument("--rounds", type=int, default=1, help="measure all in turn so often; medians are told")
     parser.add_argument("--only", help="cases, by their names or the beginning of them, separated by semicolons")
     parser.add_argument("--json", type=Path, help="gather the results in this file")
     parser.add_argument("--place", type=Path, help="where to work; the tree stays there for the next time")
@@ -365,9 +378,11 @@ def main() -> None:
             trees = Trees(place, asked.files, layout)
             of_layout = known.setdefault(f"{layout}, {asked.files:,} files", {"filesystem": "", "results": {}})
             of_layout["filesystem"] = trees.filesystem
-            for case in cases:
-                of_layout["results"][case] = measure(case, trees, asked.files)
-                console.print(f"{case}: {of_layout['results'][case]['seconds']:.1f} s", highlight=False)
+            rounds: dict[str, list[dict[str, Any]]] = {case: [] for case in cases}
+            for case in cases * asked.rounds:
+                rounds[case].append(measure(case, trees, asked.files))
+                of_layout["results"][case] = typical(rounds[case])
+                console.print(f"{case}: {rounds[case][-1]['seconds']:.1f} s", highlight=False)
                 if asked.json:
                     asked.json.write_text(json.dumps(known, indent=2) + "\n")
         console.print(table(layout, of_layout["filesystem"], of_layout["results"]))
