@@ -23,7 +23,7 @@ from cleanup_dagster.backups import restore as restoring_one
 from cleanup_dagster.backups.files import open_file_backups
 from cleanup_dagster.backups.restore import Restorer, sweep
 from cleanup_dagster.filesystem.tree import open_root
-from cleanup_dagster.retention.models import Restored, RestoreState
+from cleanup_dagster.retention.models import Frame, Restored, RestoreState
 
 FILES = {"a.log": "one", "d/b.log": "two", "d/e/c.log": "", "d/e/f.log": "four" * 9_000, "g.log": "five"}
 _MEMORY = "/dev/shm"  # noqa: S108
@@ -183,10 +183,10 @@ def test_every_frame_of_an_archive_is_unpacked_once(platform: Platform, monkeypa
     run_id = clean(platform)
     unpacked: list[int] = []
 
-    def counted(fd: int, offset: int, length: int) -> Generator[bytes]:
-        unpacked.append(offset)
-        yield from archive.unpack(fd, offset, length)
+    def counted(fd: int, frame: Frame) -> bytes:
+        unpacked.append(frame.offset)
+        return archive.unpack_small(fd, frame)
 
-    monkeypatch.setattr(store_of_files, "unpack", counted)
+    monkeypatch.setattr(store_of_files, "unpack_small", counted)
     assert counts(undo(platform, run_id)) == {RestoreState.RESTORED: 40}
     assert len(unpacked) == len(set(unpacked)) > 2
