@@ -17,6 +17,7 @@ from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from pathlib import Path
 
+import psutil
 import pytest
 from cli_helpers import EXPIRED, PROGRAM, Platform, Terminal
 
@@ -63,6 +64,11 @@ class Screen:
         while not re.search(pattern, self.shown):
             assert time.monotonic() < ends, self.shown
             assert self._read(), self.shown
+
+    def wait_until_it_waits(self) -> None:
+        """Wait until the command does: a question is on the screen an instant before its answer is read."""
+        while psutil.Process(self.process.pid).status() != psutil.STATUS_SLEEPING:
+            time.sleep(0.01)
 
     def end(self) -> int:
         """Read to the end, and return the exit code."""
@@ -177,6 +183,7 @@ def test_ctrl_c_at_a_question_changes_nothing(platform: Platform) -> None:
     before = platform.everything()
     with _terminal(platform, "run") as screen:
         screen.wait_for(r"\[y/N\]: ")
+        screen.wait_until_it_waits()
         screen.type("\x03")
         assert screen.end() == 130
     assert "Interrupted; nothing was changed." in screen.shown

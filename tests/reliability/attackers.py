@@ -17,7 +17,7 @@ from cleanup_dagster.service import CleanupService
 
 NOBODY = 65_534
 SECRET = "a secret of root's"  # noqa: S105
-PATIENCE = 30.0  # for a careless cleaner to be had; it takes well under a second
+PATIENCE = 120.0  # for a careless cleaner to be had, or ours to find a pause; well under a second when idle
 
 _PRELUDE = f"""
 import ctypes, itertools, os, random, socket, sys, time
